@@ -1,0 +1,65 @@
+# Every target does its own set-up: a virtual environment in .venv with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+# Downloads show their progress on a terminal, and stay out of a log.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet)
+# Two kernels on two cores, one thread each; and an empty data folder, as on a machine without npm.
+SMOKE := XMALIGN_PROFILE=smoke OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 XMALIGN_DATA="$(CURDIR)/build/smoke/data"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data demo lab test test-unit test-notebooks bench gallery pictures readme lines doctor clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+setup:  ## .venv with pinned packages; does nothing while pyproject.toml and constraints.txt stay the same
+	@if (pwd; cat pyproject.toml constraints.txt) | cmp -s - .venv/installed; then exit 0; fi; set -e; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 …"; exit 1; }; \
+	echo "setting up .venv (2-3 minutes, 3 GB)"; rm -f .venv/installed; \
+	$(PYTHON) -m venv .venv; \
+	echo "  PyTorch first, so that nothing else chooses its build …"; $(PIP) -c constraints.txt torch; \
+	echo "  the other packages …"; $(PIP) -c constraints.txt -e '.[lab,dev]'; \
+	(pwd; cat pyproject.toml constraints.txt) > .venv/installed; echo "  done"
+
+data: setup
+	@mkdir -p build; $(BIN)/xmalign fetch emoji 2> build/fetch.log || \
+	  echo "no emoji data ($$(tail -n 1 build/fetch.log)); going on with the procedural scenes"
+
+demo: data  ## the main job: notebooks 00-07 on real data, a results table, build/gallery/index.html
+	@$(BIN)/python bench/demo.py
+
+lab: data  ## JupyterLab on the first notebook
+	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+test: test-unit test-notebooks  ## unit tests, then every notebook in the smoke profile
+
+test-unit: setup  ## unit tests only
+	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
+
+# On copies, because looking through the executed notebooks needs --overwrite.
+test-notebooks: setup  ## every notebook under nbmake, smoke profile, no network
+	@rm -rf build/smoke && mkdir -p build/smoke && cp notebooks/*.ipynb build/smoke/
+	@$(SMOKE) XMALIGN_CACHE="$(CURDIR)/build/smoke/cache" XMALIGN_RUNS="$(CURDIR)/build/smoke/runs" $(BIN)/python -m pytest -q \
+	  -p bench.hidden_errors -n 2 --nbmake --overwrite --nbmake-timeout=240 --durations=10 build/smoke
+
+bench: data  ## the numbers of the README, printed
+	@set -e; for script in bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+gallery: setup  ## pages from the notebooks that `make demo` executed
+	@$(BIN)/python bench/gallery.py
+
+pictures: data  ## docs/img/*.png from records
+	@$(BIN)/python bench/pictures.py
+
+readme: setup  ## fill the marked blocks of the README from records
+	@$(BIN)/python bench/readme.py
+
+lines: setup  ## code lines of the library against the budget
+	@$(BIN)/python bench/lines.py
+
+doctor: setup  ## versions, device, data, and the command that mends each problem
+	@$(BIN)/xmalign doctor
+
+clean:  ## remove what is built and recorded; keeps .venv and fetched data
+	rm -rf build runs .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

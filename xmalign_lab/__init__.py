@@ -1,0 +1,22 @@
+"""xmalign_lab: bring a low-resource language into an image–text space, see what happened, know whether it worked.
+
+    corpus       Corpus, Pairs: what there is, and what we believe is aligned
+    languages    one code system (swh_Latn), script, family, resource tier
+    profile      smoke | small | full: pick(), seeding, device, paths
+    similarity   blocked exact top-k and ranks: the only home of nearest neighbours
+    schedules    a number as a function of training progress
+    corpora      scenes (procedural), emoji (CLDR × images), tables (your own)
+    encoders     classic (no weights), tiny (from scratch); Features and their cache
+    pairs        confidence, thresholds, mining, augmenting, noise: all Pairs → Pairs
+    losses       functions of a similarity matrix, a mask of positives and a temperature
+    model        heads and the Aligner
+    train        Recipe, train(): a generator of steps; fit() drains it
+    records      run folders: the only source of any number shown
+    evaluate     one value per query; means, intervals and tests in the report
+    projection   PCA and UMAP as added columns
+    plots        pure functions → plotly figures
+    widgets      the interactive twins of the plots
+    cli, doctor  the command `xmalign`
+
+Imports point one way, from the lower half of this list to the upper; importing the package itself costs nothing.
+"""

@@ -1,0 +1,77 @@
+"""Smoke, small or full: the size of a run, its seed, its device and its folders, in one place.
+
+The environment decides: `XMALIGN_PROFILE` (smoke | small | full), `XMALIGN_DATA`, `XMALIGN_CACHE`, `XMALIGN_RUNS`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch and numpy cost a second; naming a profile must not
+    import numpy as np
+    import torch
+
+PROFILES = ("smoke", "small", "full")
+
+
+def current() -> str:
+    """The profile named by `XMALIGN_PROFILE`, else `small`. Raises `ValueError` for an unknown name."""
+    name = os.environ.get("XMALIGN_PROFILE") or "small"
+    if name not in PROFILES:
+        raise ValueError(f"XMALIGN_PROFILE={name!r} is no profile; use one of {', '.join(PROFILES)}")
+    return name
+
+
+def pick(*, smoke, small, full):
+    """The value for the current profile; the three stand side by side in a notebook's parameters cell."""
+    return {"smoke": smoke, "small": small, "full": full}[current()]
+
+
+def seed_everything(seed: int) -> np.random.Generator:
+    """Seed Python, numpy's global state and torch (all devices); return a fresh numpy generator of that seed."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (scikit-learn and umap still read the global state)
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)
+
+
+def device() -> torch.device:
+    """CUDA where there is one, else the CPU. Not MPS, on which nothing here was ever run."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def repository() -> Path:
+    """The checkout that holds this package, or the one above the working folder, or the working folder itself."""
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parent.parent, here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "xmalign_lab").is_dir():
+            return folder
+    return here
+
+
+def _folder(variable: str, default: str) -> Path:
+    given = os.environ.get(variable)
+    return Path(given).expanduser().resolve() if given else repository() / default
+
+
+def data_root() -> Path:
+    """Where fetched data lie: `XMALIGN_DATA`, else `data/` of the checkout."""
+    return _folder("XMALIGN_DATA", "data")
+
+
+def cache_root() -> Path:
+    """Where encoded features lie: `XMALIGN_CACHE`, else `.cache/` of the checkout."""
+    return _folder("XMALIGN_CACHE", ".cache")
+
+
+def runs_root() -> Path:
+    """Where runs are recorded: `XMALIGN_RUNS`, else `runs/` of the checkout."""
+    return _folder("XMALIGN_RUNS", "runs")

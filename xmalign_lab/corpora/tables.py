@@ -1,0 +1,179 @@
+"""Your own table (CSV, TSV, JSONL, Parquet) and a folder of pictures as a corpus.
+
+Long format, a row per picture or text: `id, group, lang, text, image`; a row with text *and* image counts as one of each.
+`family`, `kind`, `source` and `split` are taken where present, any other column becomes a label. Nothing is skipped: a row
+that cannot be used is an error that names the file and the line (as an editor counts, so the header of a CSV is line 1).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from xmalign_lab import languages as codes
+from xmalign_lab.corpus import COLUMNS, Corpus, CorpusError, normalise, read_image, unpaired_groups
+
+KNOWN = tuple(column for column in COLUMNS if column not in ("modality", "labels"))
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def load_table(
+    path: str | Path,
+    images: str | Path | None = None,
+    columns: dict[str, str] | None = None,
+    allow_unpaired: bool = False,
+    verify: bool = True,
+) -> Corpus:
+    """Read a table; `images` is the folder that its `image` column starts from (default: the table's own).
+
+    `columns` renames yours to ours, `{"caption": "text"}`; with `id` absent, rows are numbered. `verify` decodes every
+    picture once. A group whose rows have nothing to pair with is an error unless `allow_unpaired`.
+    Raises `CorpusError` naming file, row, and what would be accepted.
+    """
+    path = Path(path)
+    table, row_of = _read(path)
+    if table.empty:
+        raise CorpusError(f"{path}: the table has no rows")
+    table = table.rename(columns=columns or {})
+    lacking = [column for column in ("group",) if column not in table] or ([] if {"text", "image"} & set(table) else ["text"])
+    if lacking:
+        have = ", ".join(map(str, table.columns))
+        raise CorpusError(
+            f"{path}: column {lacking[0]!r} is missing; it has {have}; rename yours with columns={{'yours': '{lacking[0]}'}}"
+        )
+
+    def complain(bad: pd.Series, what: str | Callable[[int], str]) -> None:
+        places = [place for place, wrong in enumerate(bad) if wrong]
+        if places:
+            said = what if isinstance(what, str) else what(places[0])
+            more = f" (and {len(places) - 1} more: {', '.join(row_of[p] for p in places[1:6])})" if len(places) > 1 else ""
+            raise CorpusError(f"{path}, {row_of[places[0]]}: {said}{more}")
+
+    if "id" not in table:
+        table["id"] = list(row_of)
+    missing = {column: table[column].isna() for column in ("id", "group", "lang", "text", "image") if column in table}
+    for column in ("id", "group"):
+        table[column] = table[column].astype(object).where(~missing[column], "").astype(str)
+        complain(table[column].str.strip() == "", f"{column!r} is empty; every row needs one")
+    table = table.assign(**{column: _as_text(table, column) for column in ("lang", "text", "image")})
+    complain(table.id.duplicated(), lambda p: f"id {table.id[p]!r} occurs twice; ids must be unique")
+    blank, pictured = table.text.map(normalise) == "", table.image != ""
+    complain(blank & ~pictured, "neither a text nor an image; an empty caption teaches nothing: fill it or delete the row")
+    complain(blank & (table.lang != "") & ~pictured, "the text is empty")
+    complain(~blank & (table.lang == ""), "the text has no language; give a code such as 'swh_Latn' in the column 'lang'")
+    table["lang"] = _languages(table.lang, complain)
+    folder = Path(images) if images is not None else path.parent
+    table["image"] = [str(folder / name) if name else "" for name in table.image]
+    if verify:
+        _verify(table, complain)
+    corpus = Corpus(_long(table, blank, pictured), name=path.stem, where=str(path))
+    alone = [] if allow_unpaired else unpaired_groups(corpus)
+    complain(table.group.isin(alone), lambda p: _alone(alone))
+    return corpus
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table, and for each row where a reader finds it: 'line 7' as an editor counts, in Parquet 'row 7'."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CorpusError(f"{path}: a table is one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file")
+    try:
+        if suffix == ".parquet":
+            table = pd.read_parquet(path).reset_index(drop=True)
+            return table, [f"row {number + 1}" for number in range(len(table))]
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = dict(_json_lines(file, path) if suffix == ".jsonl" else _separated(file, path, suffix))
+    except (ValueError, OSError, csv.Error) as error:
+        if isinstance(error, CorpusError):
+            raise
+        raise CorpusError(f"{path}: not a readable {suffix[1:]} table ({error})") from None
+    return pd.DataFrame(list(rows.values())), [f"line {line}" for line in rows]
+
+
+def _json_lines(file, path: Path):
+    for line, text in enumerate(file, 1):
+        if text.strip():
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise CorpusError(f"{path}, line {line}: not JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise CorpusError(f"{path}, line {line}: a row is an object such as {{'id': 1, 'group': 'dog', …}}")
+            yield line, row
+
+
+def _separated(file, path: Path, suffix: str):
+    """Rows by the line they start on (a quoted cell may hold line breaks); pandas would fill short rows in silence."""
+    reader = csv.reader(file, delimiter="," if suffix == ".csv" else "\t", strict=True)
+    header = next(reader, None)
+    if not header:
+        raise CorpusError(f"{path}: the table is empty; its first line names the columns, {', '.join(KNOWN[:2])} …")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise CorpusError(f"{path}, line 1: column {twice[0]!r} occurs twice")
+    start = reader.line_num + 1
+    for cells in reader:
+        if cells and len(cells) != len(header):
+            raise CorpusError(
+                f"{path}, line {start}: {len(cells)} cells where the header has {len(header)}; quote a cell with commas"
+            )
+        if cells:
+            yield start, dict(zip(header, cells, strict=True))
+        start = reader.line_num + 1
+
+
+def _as_text(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column as strings, '' where it is absent or has no value; surrounding white space off, but for texts."""
+    if column not in table:
+        return pd.Series("", index=table.index, dtype=object)
+    cells = table[column].astype(object).where(table[column].notna(), "").astype(str).astype(object)
+    return cells if column == "text" else cells.str.strip()
+
+
+def _languages(lang: pd.Series, complain) -> pd.Series:
+    """Every code as the project writes it; complain of the first row whose code is unknown."""
+    as_ours = {"": ""}
+    for code in lang.unique():
+        if code:
+            try:
+                as_ours[code] = codes.normalise(code)
+            except ValueError as error:
+                complain(lang == code, str(error))
+    return lang.map(as_ours)
+
+
+def _verify(table: pd.DataFrame, complain) -> None:
+    """Decode every picture once, with progress; complain of the first row whose picture cannot be read."""
+    from tqdm.auto import tqdm
+
+    wrong = {}
+    for path in tqdm(sorted(set(table.image) - {""}), desc="checking pictures", disable=None):
+        try:
+            read_image(path)
+        except CorpusError as error:
+            wrong[path] = str(error)
+    complain(table.image.isin(wrong), lambda p: wrong[table.image[p]])
+
+
+def _long(table: pd.DataFrame, blank: pd.Series, pictured: pd.Series) -> pd.DataFrame:
+    """One row per picture and one per text; where a row has both, the ids end in ':image' and ':text'."""
+    extra = [column for column in table if column not in KNOWN]
+    table = table.assign(labels=[dict(zip(extra, values, strict=True)) for values in table[extra].itertuples(index=False)])
+    kinds = table.kind if "kind" in table else pd.Series("", index=table.index)
+    both = pictured & ~blank
+    shown = table.assign(text="", lang="", modality="image", kind="picture", id=table.id.where(~both, table.id + ":image"))
+    written = table.assign(
+        image="", modality="text", kind=kinds.where(kinds != "", "caption"), id=table.id.where(~both, table.id + ":text")
+    )
+    return pd.concat([shown[pictured], written[~blank]], ignore_index=True)
+
+
+def _alone(groups: list[str]) -> str:
+    listed = ", ".join(groups[:5]) + (" …" if len(groups) > 5 else "")
+    return f"{len(groups)} group(s) have a single row and nothing to pair it with: {listed}; allow_unpaired=True keeps them"

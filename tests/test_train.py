@@ -1,0 +1,213 @@
+"""The trainer: it learns, it stops and goes on to the same numbers, and it refuses bad input before the first step."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+from xmalign_lab.batches import Batches
+from xmalign_lab.corpus import CorpusError, Pairs
+from xmalign_lab.encoders.features import Features
+from xmalign_lab.model import Aligner, DenseInput, Head, dropout
+from xmalign_lab.schedules import Constant, Cosine, Linear
+from xmalign_lab.train import Edit, Recipe, fit, load_state, save_state, train
+
+SMALL = Recipe(epochs=4, batch_pairs=40, dim=16, hidden=24, components=12, temperature=Cosine(0.3, 0.1))
+N = 30
+
+
+def world(seed: int = 0):
+    """30 concepts: dense pictures, sparse English and Swahili texts, tied over English."""
+    rng = np.random.default_rng(seed)
+    concept = rng.normal(size=(N, 8))
+    pictures = concept @ rng.normal(size=(8, 20)) + 0.1 * rng.normal(size=(N, 20))
+    texts = sp.csr_matrix(np.maximum(np.tile(concept, (2, 1)) @ rng.normal(size=(8, 50)) - 0.5, 0).astype(np.float32))
+    image_ids = [f"i{k}" for k in range(N)]
+    english, swahili = [f"e{k}" for k in range(N)], [f"s{k}" for k in range(N)]
+    features = {"image": Features.from_arrays(pictures, image_ids), "text": Features.from_arrays(texts, english + swahili)}
+    image = pd.DataFrame({"left": image_ids, "right": english, "source": "image-eng_Latn"})
+    text = pd.DataFrame({"left": english, "right": swahili, "source": "eng_Latn-swh_Latn"})
+    return features, Pairs(pd.concat([image, text]))
+
+
+def weights(aligner: Aligner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in aligner.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_loss_falls_and_swahili_finds_pictures_it_was_never_paired_with():
+    features, pairs = world()
+    aligner, steps = fit(replace(SMALL, epochs=40), features, pairs, progress=False)
+    assert steps.total.iloc[-5:].mean() < 0.5 * steps.total.iloc[:5].mean()
+    pictures = aligner.encode_image(features["image"])
+    swahili = aligner.encode_text(features["text"])[N:]
+    assert (np.argmax(swahili @ pictures.T, 1) == np.arange(N)).mean() > 0.5
+    assert np.allclose(np.linalg.norm(pictures, axis=1), 1, atol=1e-5)
+
+
+def test_steps_report_every_term_and_the_schedule():
+    features, pairs = world()
+    steps = list(train(SMALL, features, pairs))
+    assert [s.step for s in steps] == list(range(1, len(steps) + 1)) and steps[-1].progress == 1
+    assert set(steps[0].terms) == {"image-eng_Latn/info_nce", "eng_Latn-swh_Latn/info_nce", "total"}
+    assert steps[0].tau == pytest.approx(0.3) and steps[-1].tau == pytest.approx(0.1)
+    assert steps[-1].statistics["positive"] > steps[-1].statistics["negative"]
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+@pytest.mark.parametrize("learned", [False, True])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop, learned):
+    recipe = replace(SMALL, learn_temperature=learned)
+    features, pairs = world()
+    whole = [(s.row(), weights(s.state.aligner)) for s in train(recipe, features, pairs)]
+    first = list(islice(train(recipe, features, pairs), stop))
+    save_state(first[-1].state, [s.row() for s in first], tmp_path)
+    torch.manual_seed(12345)  # whatever else the process drew in between must not matter
+    state, rows = load_state(tmp_path, recipe, features, pairs)
+    rest = list(train(recipe, features, pairs, state))
+    assert rows + [s.row() for s in rest] == [row for row, _ in whole]
+    assert same(weights(rest[-1].state.aligner), whole[-1][1])
+
+
+def test_fit_goes_on_from_its_folder(tmp_path, monkeypatch):
+    features, pairs = world()
+    expected, table = fit(SMALL, features, pairs, progress=False)
+    import xmalign_lab.train as module
+
+    original = module._one_step
+    monkeypatch.setattr(module, "_one_step", lambda state, *rest: _explode_at(5, state, original, *rest))
+    with pytest.raises(KeyboardInterrupt):
+        fit(SMALL, features, pairs, tmp_path, progress=False)
+    monkeypatch.setattr(module, "_one_step", original)
+    resumed, again = fit(SMALL, features, pairs, tmp_path, progress=False)
+    assert same(weights(resumed), weights(expected))
+    pd.testing.assert_frame_equal(again, table)
+
+
+def _explode_at(step, state, original, *rest):
+    if state.step == step:
+        raise KeyboardInterrupt
+    return original(state, *rest)
+
+
+def test_an_edit_changes_the_run_from_that_step_on_and_is_remembered(tmp_path):
+    features, pairs = world()
+    run = train(SMALL, features, pairs)
+    first = next(run)
+    second = run.send(Edit(first.step, "temperature", Constant(0.7)))
+    assert second is first  # the edit is acknowledged with the step it follows
+    third = next(run)
+    assert third.tau == 0.7 and third.state.edits == [Edit(1, "temperature", Constant(0.7))]
+    save_state(third.state, [], tmp_path)
+    state, _ = load_state(tmp_path, SMALL, features, pairs)
+    assert state.recipe.temperature == Constant(0.7)
+    with pytest.raises(ValueError, match="editable are temperature"):
+        run.send(Edit(2, "epochs", 3))
+
+
+def test_a_learned_temperature_learns_and_a_scheduled_one_does_not():
+    features, pairs = world()
+    learned = [s.tau for s in train(replace(SMALL, learn_temperature=True, temperature=Constant(0.2)), features, pairs)]
+    assert learned[0] == pytest.approx(0.2) and len(set(learned)) > 3
+    fixed = [s.tau for s in train(replace(SMALL, temperature=Constant(0.2)), features, pairs)]
+    assert set(fixed) == {0.2}
+
+
+def test_recipe_round_trip_and_errors():
+    recipe = replace(SMALL, temperature=Linear(0.2, 0.1), relations={"image-eng_Latn": 2.0})
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    with pytest.raises(ValueError, match="known are info_nce"):
+        Recipe(terms={"focal": 1.0})
+    with pytest.raises(ValueError, match="unknown field 'lr'.*learning_rate"):
+        Recipe.from_json('{"lr": 1}')
+
+
+def test_relation_weight_zero_is_the_same_as_not_training_on_it():
+    features, pairs = world()
+    with_zero = [s.terms["total"] for s in train(replace(SMALL, relations={"eng_Latn-swh_Latn": 0.0}), features, pairs)]
+    part = [
+        s.terms["image-eng_Latn/info_nce"] for s in train(replace(SMALL, relations={"eng_Latn-swh_Latn": 0.0}), features, pairs)
+    ]
+    assert with_zero == pytest.approx(part)
+
+
+def test_every_pair_is_met_once_an_epoch_and_belief_is_exact():
+    features, pairs = world()
+    pairs = pairs.assign(weight=np.linspace(0.1, 1, len(pairs)))
+    batches = Batches(features, pairs, size=13)
+    met: dict[tuple, float] = {}
+    for step in range(batches.per_epoch):
+        batch = batches.at(step, seed=3)
+        for r in batch.relations:
+            left, right = batch.rows[r.left_modality][r.left], batch.rows[r.right_modality][r.right]
+            for i, j in r.positives.nonzero().tolist():
+                pair = (features[r.left_modality].ids[left[i]], features[r.right_modality].ids[right[j]])
+                met[pair] = met.get(pair, 0) + float(r.weight[i, j])
+    expected = {(a, b): w for a, b, w in pairs.rows[["left", "right", "weight"]].itertuples(index=False)}
+    assert met == pytest.approx(expected)
+    assert batches.at(2, 3).rows["text"].tolist() == batches.at(2, 3).rows["text"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda rows: rows.assign(left="nobody"), "left id 'nobody' has no features"),
+        (lambda rows: rows.assign(weight=0.0), "no pair has a weight above 0"),
+        (lambda rows: rows.assign(source="all"), "mixes images and texts"),
+    ],
+)
+def test_bad_pairs_are_refused_before_the_first_step(spoil, message):
+    features, pairs = world()
+    rows = spoil(pairs.rows).drop_duplicates(["left", "right", "source"])
+    with pytest.raises(CorpusError, match=message):
+        next(train(SMALL, features, Pairs(rows)))
+
+
+def test_aligner_saves_loads_and_refuses_other_widths(tmp_path):
+    features, pairs = world()
+    aligner, _ = fit(SMALL, features, pairs, progress=False)
+    aligner.save(tmp_path)
+    again = Aligner.load(tmp_path)
+    assert np.array_equal(again.encode_text(features["text"]), aligner.encode_text(features["text"]))
+    with pytest.raises(ValueError, match="width 20, not 3"):
+        again.encode_image(Features.from_arrays(np.ones((2, 3)), ["a", "b"]))
+
+
+def test_sparse_and_dense_tables_are_one_linear_layer():
+    torch.manual_seed(0)
+    head = Head(50, 8, 4, sparse=True, components=0, input_dropout=0.0, hidden_dropout=0.0).eval()
+    rows = sp.random(6, 50, 0.2, format="csr", dtype=np.float32, random_state=0)
+    by_hand = head.out(torch.from_numpy(rows.toarray()) @ head.table + head.bias)
+    assert torch.allclose(head(rows), torch.nn.functional.normalize(by_hand, dim=-1), atol=1e-6)
+
+
+def test_input_statistics_come_from_training_rows_only():
+    features, pairs = world()
+    half = pairs.select(pairs.rows.left.isin([f"i{k}" for k in range(10)] + [f"e{k}" for k in range(10)]))
+    moved = features["image"].dense().copy()
+    moved[10:] += 100
+    other = features | {"image": Features.from_arrays(moved, features["image"].ids)}
+    assert same(weights(fit(SMALL, features, half, progress=False)[0]), weights(fit(SMALL, other, half, progress=False)[0]))
+
+
+def test_half_whitening_takes_the_root_of_each_deviation():
+    x = np.random.default_rng(0).normal(size=(4000, 3)) * [9, 4, 1]
+    layer = DenseInput(3, 3)
+    layer.fit(x)
+    projected = (torch.tensor(x, dtype=torch.float32) - layer.mean) @ layer.basis
+    assert projected.std(0).tolist() == pytest.approx([3, 2, 1], rel=0.05)
+
+
+def test_dropout_keeps_the_mean_and_does_nothing_when_not_training():
+    x = torch.ones(200, 500)
+    dropped = dropout(x, 0.3, training=True)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    assert torch.equal(dropout(x, 0.3, training=False), x)

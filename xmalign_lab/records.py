@@ -1,0 +1,140 @@
+"""Records: one folder per run, the only source of any number shown anywhere.
+
+`runs/<key>/` holds recipe.json, env.json, steps.parquet, scores.parquet, edits.jsonl, state.*, aligner.* and DONE. The key
+hashes the recipe, the data and the library's own source, so that changed code never finds stale results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from xmalign_lab import profile
+
+SHOWN_ONLY = ("plots.py", "widgets", "cli.py", "doctor.py")  # source that draws results and cannot change them
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run's folder, read lazily."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def recipe(self) -> dict:
+        return json.loads((self.folder / "recipe.json").read_text())
+
+    @property
+    def environment(self) -> dict:
+        """Versions, machine, threads, date, seconds taken, and the inputs that the key hashes."""
+        return json.loads((self.folder / "env.json").read_text())
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row per training step: step, epoch, progress, tau, learning_rate, one column per term."""
+        return pd.read_parquet(self.folder / "steps.parquet")
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per query: query, family, lang, direction, gallery, size, rank."""
+        return pd.read_parquet(self.folder / "scores.parquet")
+
+    @property
+    def edits(self) -> list[dict]:
+        """What was changed while the run ran, in order."""
+        path = self.folder / "edits.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def get_or_run(recipe, run: Callable[[Path], None], inputs: Iterable[str] = (), root: Path | None = None) -> Record:
+    """The record of `recipe` on `inputs` (content hashes of features and pairs), made by `run(folder)` if there is none.
+
+    `recipe` needs `to_json()`. `run` fills the folder, and finds there what an interrupted run left. DONE is written
+    last: a folder without it is never believed. A lock lets two processes ask for one run; the second waits.
+    """
+    root = Path(root or profile.runs_root())
+    root.mkdir(parents=True, exist_ok=True)
+    inputs = list(inputs)
+    key = _digest([recipe.to_json(), *inputs, source_hash()])[:16]
+    folder = root / key
+    if (folder / "DONE").exists():
+        return Record(folder)
+    with FileLock(root / f".{key}.lock"):
+        if not (folder / "DONE").exists():
+            folder.mkdir(exist_ok=True)
+            started = datetime.now(UTC)
+            (folder / "recipe.json").write_text(recipe.to_json())
+            run(folder)
+            seconds = (datetime.now(UTC) - started).total_seconds()
+            facts = environment() | {
+                "inputs": inputs,
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(seconds, 2),
+            }
+            (folder / "env.json").write_text(json.dumps(facts, indent=2))
+            (folder / "DONE").write_text("")
+    return Record(folder)
+
+
+def find(root: Path | None = None) -> list[Record]:
+    """All finished records under `root`, oldest first."""
+    done = sorted(Path(root or profile.runs_root()).glob("*/DONE"), key=lambda path: path.stat().st_mtime)
+    return [Record(path.parent) for path in done]
+
+
+def table(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per record: key, name, seed, steps, final total loss, seconds."""
+    rows = []
+    for record in records:
+        recipe, steps = record.recipe, record.steps
+        facts = {"key": record.key, "name": recipe.get("name"), "seed": recipe.get("seed"), "steps": len(steps)}
+        rows.append(facts | {"total": float(steps.total.iloc[-1]), "seconds": record.environment["seconds"]})
+    return pd.DataFrame(rows)
+
+
+def environment() -> dict:
+    """What a reader needs to know of the machine: versions, processor, threads."""
+    import torch
+
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "device": str(profile.device()),
+    }
+
+
+@cache
+def source_hash() -> str:
+    """Hash of the library's source that can change a result; files that only show results are left out."""
+    here = Path(__file__).parent
+    files = sorted(p for kind in ("*.py", "*.csv") for p in here.rglob(kind))
+    files = [p for p in files if p.relative_to(here).parts[0] not in SHOWN_ONLY]
+    return _digest([f"{p.relative_to(here).as_posix()} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in files])
+
+
+def frame_hash(frame: pd.DataFrame) -> str:
+    """Content hash of a table's values, in order: for pairs."""
+    return hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame, index=False)).tobytes()).hexdigest()
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""From a corpus to records: the five folds, the training pairs, the trained aligner and its per-query scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from xmalign_lab import records
+from xmalign_lab.corpus import Corpus, Pairs, split_by_family
+from xmalign_lab.encoders.cache import encode
+from xmalign_lab.encoders.classic import ClassicImage, ClassicText
+from xmalign_lab.encoders.features import Features
+from xmalign_lab.evaluate.retrieval import Side, rank_queries
+from xmalign_lab.model import Aligner
+from xmalign_lab.train import Recipe, fit
+
+MakePairs = Callable[[Corpus], Pairs]
+
+
+def prepare(corpus: Corpus) -> dict[str, Features]:
+    """`{"image": …, "text": …}` by the classic encoders, from the cache where it holds them."""
+    return {"image": encode(corpus, ClassicImage()), "text": encode(corpus, ClassicText())}
+
+
+def run_fold(
+    recipe: Recipe, corpus: Corpus, features: Mapping[str, Features], make_pairs: MakePairs, fold: int, root: Path | None = None
+) -> records.Record:
+    """Train on fold `fold`'s training and validation families with seed `fold`, score its test families.
+
+    Settings are chosen on validation families only (`part="validation"` of `score`); once chosen, those families are
+    trained on as well. `make_pairs` sees the training corpus and nothing else.
+    """
+    recipe = replace(recipe, seed=recipe.seed + fold)
+    corpus = split_by_family(corpus, fold)
+    pairs = make_pairs(corpus.where_rows(split=["train", "validation"]))
+    test = corpus.where_rows(split="test")
+
+    def run(folder: Path) -> None:
+        aligner, steps = fit(recipe, features, pairs, folder)
+        aligner.save(folder)
+        steps.to_parquet(folder / "steps.parquet")
+        score(aligner, test, features).to_parquet(folder / "scores.parquet")
+        edits = json.loads((folder / "state.json").read_text())["edits"]
+        (folder / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits))
+
+    inputs = [f"fold {fold}", *(features[m].key for m in sorted(features)), records.frame_hash(pairs.rows)]
+    return records.get_or_run(recipe, run, [*inputs, records.frame_hash(test.rows[["id", "group", "family"]])], root)
+
+
+def run_folds(
+    recipe: Recipe, corpus: Corpus, features, make_pairs: MakePairs, folds: Iterable[int] = range(5), root=None
+) -> list:
+    """`run_fold` for each fold: over all five every family is tested exactly once."""
+    return [run_fold(recipe, corpus, features, make_pairs, fold, root) for fold in folds]
+
+
+def pooled_scores(runs: Iterable[records.Record]) -> pd.DataFrame:
+    """The scores of several folds in one table: every query once per gallery."""
+    return pd.concat([run.scores for run in runs], ignore_index=True)
+
+
+def score(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features]) -> pd.DataFrame:
+    """Per-query ranks in both directions, for every language and every picture source of `corpus`.
+
+    Queries are names or captions, never keywords. Each source of pictures (a vendor) is a gallery of its own.
+    """
+    parts = []
+    texts = corpus.where_rows(modality="text", kind=["name", "caption"])
+    for vendor, pictures in corpus.where_rows(modality="image").rows.groupby("source"):
+        images = side(aligner, corpus, features, "image", pictures.id)
+        for lang in texts.languages:
+            words = side(aligner, corpus, features, "text", texts.where_rows(lang=lang).ids)
+            parts.append(rank_queries(words, images, lang, "text→image", vendor))
+            parts.append(rank_queries(images, words, lang, "image→text", vendor))
+    return pd.concat(parts, ignore_index=True)
+
+
+def side(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features], modality: str, ids) -> Side:
+    """The aligned vectors of these rows with their groups and families."""
+    encode = aligner.encode_image if modality == "image" else aligner.encode_text
+    rows = corpus.rows.set_index("id").loc[list(ids)]
+    vectors = encode(Features(rows.index.to_numpy(object), features[modality].take(rows.index)))
+    return Side(vectors, rows.index.to_numpy(object), rows.group.to_numpy(object), rows.family.to_numpy(object))

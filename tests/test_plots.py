@@ -1,0 +1,374 @@
+import html as entities
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from xmalign_lab import languages, pictures, plots, schedules, style
+from xmalign_lab.corpus import Corpus, CorpusError
+
+CODES = ["eng_Latn", "swh_Latn", "sin_Sinh"]
+NASTY = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">', "a < b & c > d", "'\"", "<b>bold</b>", "\\u003c"]
+
+
+def small_points(groups=4, texts=("moyo", "nyota", "jua", "mwezi"), codes=CODES):
+    """One picture and a text per language for each group, placed so that every coordinate is known."""
+    rows = []
+    for g in range(groups):
+        rows.append({"id": f"p{g}", "group": f"g{g}", "modality": "image", "lang": "", "text": "", "x": float(g), "y": 0.0})
+        for k, code in enumerate(codes):
+            text = texts[g % len(texts)]
+            rows.append(
+                {"id": f"t{g}{k}", "group": f"g{g}", "modality": "text", "lang": code, "text": text, "x": g + 0.5, "y": k + 1.0}
+            )
+    return pd.DataFrame(rows)
+
+
+def long_run(n=50):
+    at = np.arange(n)
+    terms = {"image-eng_Latn/info_nce": 4.0 / (at + 1), "eng_Latn-swh_Latn/info_nce": 2.0 / (at + 1)}
+    return pd.DataFrame(
+        {"step": at + 1, "epoch": (at + 1) / 10, "progress": at / n, "tau": 0.07, "learning_rate": 1e-3, **terms, "total": 9.0}
+    )
+
+
+def header(figure):
+    """The line under the title, as it is read."""
+    return "".join(Page(figure.layout.title.text).words[1:])
+
+
+def written(figure, most=20_000):
+    """The figure through JSON and back: small, and nothing in it that JSON cannot hold."""
+    text = figure.to_json()
+    assert len(text) < most
+    return json.loads(text)
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser would: the tags there are, and the text between them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words, self.attributes = [], [], []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+# --- colours, labels, numbers
+
+
+def test_a_language_has_one_colour_whatever_else_is_shown():
+    alone = plots.space(small_points(codes=["swh_Latn"]))
+    beside = plots.space(small_points(codes=["deu_Latn", "eng_Latn", "hau_Latn", "swh_Latn"]))
+    of = [next(t.marker.color for t in figure.data if t.name == "Swahili") for figure in (alone, beside)]
+    assert of[0] == of[1] == plots.language_colour("swh_Latn") == "#D55E00"
+    assert plots.language_colour("por_Latn_PT") == plots.language_colour("por_Latn")
+    assert plots.language_colour("") == style.PICTURE
+
+
+def test_every_language_has_a_name_and_a_readable_colour():
+    def contrast(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 1.05 / (np.dot([0.2126, 0.7152, 0.0722], linear) + 0.05)
+
+    colours = {language.code: plots.language_colour(language.code) for language in languages.all_languages()}
+    assert min(map(contrast, colours.values())) > 2  # on white; points and bars, not running text
+    named = [colours[code] for code in style.OF_LANGUAGE]
+    assert len(set(named)) == len(named) and not set(named) & set(style.OTHERS)
+    assert {colours[code] for code in colours if code not in style.OF_LANGUAGE} == set(style.OTHERS)
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.314, ".31"), (0.8, ".8"), (1.0, "1"), (-0.25, "-.25"), (0.035, ".035"), (12.0, "12"), (float("nan"), "–"), (0.0, "0")],
+)
+def test_numbers_are_written_as_in_the_tables(value, text):
+    assert style.number(value) == text
+
+
+# --- the space
+
+
+def test_space_places_every_point_and_says_all_captions_on_hover():
+    points = small_points()
+    points.attrs = {"method": "pca", "trustworthiness": 0.93, "seed": 0}
+    figure = plots.space(points, header={"R@1": 0.314, "gap": 0.8})
+    assert header(figure) == "R@1 .31 · gap .8 · PCA, trustworthiness .93 · seed 0"
+    seen = {(g, x, y) for t in figure.data[:-1] for g, x, y in zip(t.customdata, t.x, t.y, strict=True)}
+    assert seen == set(zip(points.group, points.x, points.y, strict=True))
+    symbols = {t.name: t.marker.symbol for t in figure.data[:-1]}
+    assert symbols == {"English": "circle", "Swahili": "circle", "Sinhala": "circle", "picture": "diamond-open"}
+    for trace in figure.data[:-1]:
+        for group, words in zip(trace.customdata, trace.hovertext, strict=True):
+            text = points[(points.group == group) & (points.lang == "swh_Latn")].text.item()
+            assert words == "<br>".join(f"<b>{name}</b> {text}" for name in ("English", "Sinhala", "Swahili"))
+    assert figure.data[-2].name == "picture"  # drawn above the texts
+    written(figure)
+
+
+def test_many_points_use_webgl(monkeypatch):
+    assert {t.type for t in plots.space(small_points()).data} == {"scatter"}
+    monkeypatch.setattr(plots, "MOST_SVG", 10)
+    assert [t.type for t in plots.space(small_points()).data] == ["scattergl"] * 4 + ["scatter"]
+
+
+def test_other_columns_can_be_coloured():
+    points = small_points().assign(
+        kind=lambda p: np.where(p.modality == "image", "picture", np.where(p.x > 1.9, "late", "early"))
+    )
+    figure = plots.space(points, colour="kind")
+    assert {t.name: t.marker.symbol for t in figure.data[:-1]} == {"early": "circle", "late": "circle", "picture": "diamond-open"}
+    both = plots.space(points.assign(kind=["a", "b"] * 8), colour="kind")
+    assert {t.name for t in both.data[:-1]} == {"a, image", "a, text", "b, text"}
+
+
+def test_captions_prefer_names_to_keywords_and_take_one_per_language():
+    points = small_points(1, codes=["swh_Latn"] * 3).assign(kind=["picture", "keywords", "name", "name"])
+    points["text"] = ["", "a | b", "moyo", "roho"]
+    assert plots.captions(points) == {"g0": [("swh_Latn", "moyo")]}
+    assert plots.captions(points[:1]) == {"g0": []}
+
+
+def test_links_run_from_each_picture_to_each_shown_text():
+    points = small_points()
+    x, y = plots.links(points, "g2", ["swh_Latn", "sin_Sinh"])
+    assert x == [2.0, 2.5, None] * 2 and y == [0.0, 2.0, None, 0.0, 3.0, None]
+    assert len(plots.links(points, "g2")[0]) == 9 and plots.links(points, "elsewhere") == ([], [])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=90) | st.sampled_from(NASTY))
+def test_hover_text_holds_no_tag_of_its_own(text):
+    points = small_points(1, texts=[text], codes=["swh_Latn"])
+    hover = plots.space(points).data[0].hovertext[0].removeprefix("<b>Swahili</b> ")
+    assert "<" not in hover and ">" not in hover
+    assert entities.unescape(hover) == entities.unescape(entities.escape(text if len(text) <= 70 else text[:69] + "…"))
+
+
+# --- curves
+
+
+def test_loss_curves_draw_the_terms_and_nothing_else():
+    steps = long_run().assign(positive=0.5, negative=0.1)
+    figure = plots.loss_curves(steps)
+    assert [t.name for t in figure.data] == ["image-eng_Latn/info_nce", "eng_Latn-swh_Latn/info_nce", "total"]
+    assert [t.line.color for t in figure.data] == [
+        plots.language_colour("eng_Latn"),
+        plots.language_colour("swh_Latn"),
+        style.INK,
+    ]
+    assert np.allclose(figure.data[0].y, steps["image-eng_Latn/info_nce"]) and np.allclose(figure.data[0].x, steps.epoch)
+    assert figure.layout.xaxis.title.text == "epoch"
+    assert plots.loss_curves(steps.drop(columns="epoch"), ["total"]).layout.xaxis.title.text == "step"
+    written(figure)
+
+
+def test_a_long_run_is_drawn_as_means_and_says_so():
+    steps = long_run(3_000)
+    figure = plots.training(steps)
+    loss = figure.data[0]
+    assert len(loss.y) == 600 and loss.y[0] == pytest.approx(steps["image-eng_Latn/info_nce"][:5].mean())
+    assert header(figure) == "each point is the mean of 5 steps"
+    assert figure.data[-1].name == "τ" and np.allclose(figure.data[-1].y, 0.07) and figure.data[-1].yaxis == "y2"
+    written(figure, 60_000)
+
+
+@pytest.mark.parametrize("plan", [schedules.Constant(0.05), schedules.Linear(0.1, 0.01), schedules.Cosine(0.1, 0.02, 2)])
+def test_schedule_draws_its_values(plan):
+    figure = plots.schedule(plan, 0.25)
+    assert np.allclose(figure.data[0].y, [plan(p)[0] for p in np.linspace(0, 1, 101)])
+    assert figure.data[1].x[0] == 0.25 and figure.data[1].y[0] == pytest.approx(plan(0.25)[0])
+    written(figure)
+
+
+def test_softmax_against_hand_checked_values():
+    p, spread = plots.softmax(np.log([8.0, 4.0, 4.0]), 1.0)
+    assert np.allclose(p, [0.5, 0.25, 0.25]) and spread == pytest.approx(2**1.5)  # an entropy of 1.5 bits
+    assert plots.softmax(np.zeros(7), 0.3)[1] == pytest.approx(7)
+    assert plots.softmax(np.array([1.0, 0.0, -1.0]), 1e-4)[1] == pytest.approx(1)
+    with pytest.raises(ValueError, match="above 0"):
+        plots.softmax(np.zeros(2), 0)
+
+
+def test_temperature_softmax_orders_candidates_and_marks_the_right_one():
+    figure = plots.temperature_softmax([0.1, 0.9, 0.5], [0.05, 0.5], positive=2)
+    for trace, tau in zip(figure.data, (0.05, 0.5), strict=True):
+        weights = np.exp(np.array([0.9, 0.5, 0.1]) / tau)
+        assert np.allclose(trace.y, weights / weights.sum(), atol=1e-6)
+    assert figure.layout.shapes[0].x0 == 2
+    assert figure.data[0].name.startswith("τ .05, spread over 1.0")
+    written(figure)
+
+
+# --- threshold
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=80), st.floats(-1.2, 1.2))
+def test_threshold_bars_are_the_brute_force_counts(pairs, value):
+    scores, truth = [s for s, _ in pairs], [t for _, t in pairs]
+    figure = plots.threshold(scores, value, truth)
+    bars = {t.name: int(np.sum(t.y)) for t in figure.data}
+    for name, is_true in (("true", True), ("wrong", False)):
+        assert bars[f"{name}, kept"] == sum(t == is_true and s >= value for s, t in pairs)
+        assert bars[f"{name}, dropped"] == sum(t == is_true and s < value for s, t in pairs)
+    for trace in figure.data:  # no bar with pairs in it crosses the threshold
+        low, high = trace.x - trace.width / 2, trace.x + trace.width / 2
+        outside = low < value - 1e-5 if "kept" in trace.name else high > value + 1e-5
+        assert not (outside & (trace.y > 0)).any()
+    plain = plots.threshold(scores, value)
+    assert [int(np.sum(t.y)) for t in plain.data] == [sum(s >= value for s in scores), sum(s < value for s in scores)]
+
+
+def test_threshold_says_precision_and_recall():
+    scores, truth = [0.9, 0.8, 0.7, 0.2], [True, False, True, True]
+    assert plots.threshold_counts(scores, 0.7, truth) == {"kept": 3, "of": 4, "precision": 2 / 3, "recall": 2 / 3}
+    assert header(plots.threshold(scores, 0.7, truth)) == "kept 3 of 4 (75%) · precision .67 · recall .67"
+    assert np.isnan(plots.threshold_counts(scores, 2.0, truth)["precision"])
+    assert "precision –" in header(plots.threshold(scores, 2.0, truth))
+    written(plots.threshold(np.random.default_rng(0).normal(size=100_000), 0.3))
+
+
+def test_threshold_refuses_what_it_cannot_judge():
+    with pytest.raises(ValueError, match="2 of 3 scores are not finite"):
+        plots.threshold([0.1, np.nan, np.inf], 0.5)
+    with pytest.raises(ValueError, match=r"3 scores, but truth has shape \(2,\)"):
+        plots.threshold([0.1, 0.2, 0.3], 0.5, [True, False])
+
+
+# --- results
+
+
+def test_recall_bars_hold_values_and_intervals():
+    cells = [(lang, metric, method) for lang in CODES[:2] for metric in ("R@1", "MRR") for method in ("aligned", "chance")]
+    table = pd.DataFrame(cells, columns=["lang", "metric", "method"]).assign(value=np.arange(8) / 10 + 0.1)
+    table = table.assign(low=table.value - 0.05, high=table.value + 0.02)
+    figure = plots.recall_bars(table, "gallery 380")
+    assert len(figure.data) == 4 and sum(t.showlegend for t in figure.data) == 2
+    swahili_mrr = next(t for t in figure.data if t.name == "Swahili" and t.xaxis == "x2")
+    assert list(swahili_mrr.y) == ["aligned", "chance"] and np.allclose(swahili_mrr.x, [0.7, 0.8])
+    assert np.allclose(swahili_mrr.error_x.array, 0.02) and np.allclose(swahili_mrr.error_x.arrayminus, 0.05)
+    assert swahili_mrr.marker.color == plots.language_colour("swh_Latn")
+    written(figure)
+
+
+def test_rank_bars_add_up_to_recall():
+    ranks = {"swh_Latn": np.array([1, 1.5, 2, 5, 7, 11, 60, 300]), "eng_Latn": np.array([1.0, 1.0])}
+    swahili, english = plots.rank_histogram(ranks).data
+    for k, bars in ((1, 1), (5, 2), (10, 3), (50, 4), (100, 5)):
+        assert sum(swahili.y[:bars]) == pytest.approx((ranks["swh_Latn"] <= k).mean())
+    assert sum(swahili.y) == pytest.approx(1) and english.y[0] == 1
+    assert swahili.name == "Swahili (8)"
+
+
+def test_heatmap_holds_the_matrix_and_checks_its_labels():
+    matrix = np.arange(6.0).reshape(2, 3)
+    figure = plots.similarity_heatmap(matrix, (["a", "<i>b</i>"], ["x", "y", "z"]))
+    assert np.array_equal(figure.data[0].z, matrix) and figure.layout.yaxis.ticktext == ("a", "&lt;i&gt;b&lt;/i&gt;")
+    written(figure)
+    written(plots.similarity_heatmap(np.zeros((200, 200)), [str(i) for i in range(200)]), 250_000)
+    for shape, labels in (((2, 3), ["a", "b"]), ((201, 201), ["a"] * 201)):
+        with pytest.raises(ValueError, match="take a sample"):
+            plots.similarity_heatmap(np.zeros(shape), labels)
+
+
+# --- pages with pictures
+
+
+def test_data_uri_is_the_picture_shrunk_with_its_transparency():
+    import base64
+    import io
+
+    image = Image.new("RGBA", (200, 100), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (100, 0, 200, 100))
+    head, body = pictures.data_uri(image, 64).split(",")
+    back = Image.open(io.BytesIO(base64.b64decode(body)))
+    assert head == "data:image/webp;base64" and back.size == (64, 32) and image.size == (200, 100)
+    assert back.convert("RGBA").getpixel((8, 16))[3] == 0 and back.getpixel((56, 16))[2] > 200
+
+
+PIXEL = pictures.data_uri(Image.new("RGBA", (2, 2), "red"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60) | st.sampled_from(NASTY))
+def test_texts_reach_pages_as_text_only(text):
+    example = {"query": text, "lang": "swh_Latn", "rank": 2, "hits": [{"picture": PIXEL, "caption": text, "correct": True}]}
+    for page in (
+        pictures.retrieval_html([example]),
+        pictures.panel(text, [("eng_Latn", text)], PIXEL),
+        pictures.panel(text, [], None),
+    ):
+        read = Page(page)
+        assert set(read.tags) <= {"div", "span", "b", "bdi", "img"} and not {a for a in read.attributes if a.startswith("on")}
+        assert text in "".join(read.words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=40) | st.sampled_from(NASTY))
+def test_no_caption_closes_the_script_of_the_twin(text):
+    points = small_points(1, texts=[text])
+    page = pictures.space_with_pictures(plots.space(points), points, {"g0": PIXEL})
+    assert page.count("<script") == page.count("</script>") == 1
+    known = json.loads(page[page.index("const known = ") + 14 : page.index(";\nconst show")])
+    assert known["groups"]["g0"][0] == [[code, text] for code in sorted(CODES)] and known["groups"]["g0"][1] == PIXEL
+    assert {code: name for code, (name, _) in known["languages"].items()} == {c: plots.language_name(c) for c in CODES}
+
+
+def test_twin_shows_a_selected_group_before_any_hover_and_needs_nothing_from_outside():
+    points = small_points()
+    figure = plots.space(points)
+    page = pictures.space_with_pictures(figure, points, {"g2": PIXEL})
+    body = page[: page.index("<script>")]
+    assert PIXEL in body and "jua" in body and "http" not in page
+    assert (
+        json.loads(page[page.index("const known = ") + 14 : page.index(";\nconst show")])["figure"]["data"][-1]["x"]
+        == [2, 2.5, None] * 3
+    )
+    assert len(figure.data[-1].x) == 0  # the figure handed in stays as it was
+    assert "moyo" in pictures.space_with_pictures(figure, points, {}, selected="g0").split("<script>")[0]
+    assert len(pictures.space_with_pictures(figure, points, {}, include_plotlyjs=True)) > 1_000_000
+
+
+def test_retrieval_frames_the_right_answer_only():
+    hits = [{"picture": PIXEL}, {"picture": Image.new("RGB", (3, 3)), "correct": True}, {"caption": "jua"}]
+    page = pictures.retrieval_html([{"picture": PIXEL, "hits": hits, "rank": 1.5}])
+    assert page.count("✓") == 1 and page.count(f"border:3px solid {pictures.RIGHT}") == 1 and "rank 1.5" in page
+    assert page.count("<img") == 3
+
+
+def test_contact_sheet_shows_pictures_with_captions_in_the_wanted_languages(tmp_path):
+    Image.new("RGBA", (8, 8), "blue").save(tmp_path / "a.png")
+    rows = [
+        {"id": "p", "group": "g", "image": str(tmp_path / "a.png")},
+        {"id": "q", "group": "g", "image": str(tmp_path / "b.png")},
+    ]
+    rows += [{"id": code, "group": "g", "text": f"{code} <i>", "lang": code} for code in CODES]
+    corpus = Corpus(pd.DataFrame(rows))
+    page = pictures.contact_sheet(corpus, ["p"], shown=["swh_Latn", "eng_Latn", "deu_Latn"])
+    assert page.index("swh_Latn &lt;i&gt;") < page.index("eng_Latn &lt;i&gt;") and "sin_Sinh" not in page
+    assert "sin_Sinh &lt;i&gt;" in pictures.contact_sheet(corpus, ["p"]) and page.count("data:image/webp") == 1
+    with pytest.raises(CorpusError, match="b.png: no such image file"):
+        pictures.contact_sheet(corpus, ["q"])
+    with pytest.raises(CorpusError, match="'nobody' has no image"):
+        pictures.contact_sheet(corpus, ["nobody"])
+
+
+def test_language_bars_keep_order_names_and_colours():
+    figure = plots.language_bars({"swh_Latn": 3, "eng_Latn": 5}, "Texts")
+    bar = figure.data[0]
+    assert list(bar.x) == ["Swahili", "English"] and list(bar.y) == [3, 5]
+    assert list(bar.marker.color) == [style.language_colour("swh_Latn"), style.language_colour("eng_Latn")]

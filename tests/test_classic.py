@@ -78,7 +78,7 @@ def test_counts_by_hand_and_damped():
     for damping, expected in ((False, [2, 1]), (True, [2**0.5, 1])):
         encoder = ClassicText(characters=None, damping=damping)
         row = encoder.encode(texts("red red ball")).dense()[0]
-        columns = [bucket("[red]", 8192), bucket("[ball]", 8192)]
+        columns = [bucket("[red]", encoder.buckets), bucket("[ball]", encoder.buckets)]
         np.testing.assert_allclose(row[columns], np.array(expected) / np.linalg.norm(expected), rtol=1e-6)
         assert np.count_nonzero(row) == 2
 

@@ -67,37 +67,59 @@ class DenseInput(nn.Module):
         return dropout(x, drop, self.training)
 
 
+class SparseInput(nn.Module):
+    """Keep the columns that occur in at least `least` training rows, `columns` of them; pass their values on.
+
+    A column never trained would add its random start to a text that happens to hold it, and one seen once ties
+    a rare n-gram to a single example. `fit` chooses, once; the choice is a buffer, saved with the model.
+    """
+
+    def __init__(self, width: int, columns: int):
+        super().__init__()
+        self.columns = columns
+        self.register_buffer("place", torch.full((width,), -1, dtype=torch.int32))
+
+    @staticmethod
+    def chosen(rows: sp.csr_matrix, least: int) -> np.ndarray:
+        """The columns to keep, sorted (columns,)."""
+        return np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]) >= least)
+
+    def fit(self, chosen: np.ndarray) -> None:
+        self.place[torch.from_numpy(chosen)] = torch.arange(len(chosen), dtype=torch.int32)
+
+    def forward(self, rows: sp.csr_matrix, drop: float) -> Tensor:
+        column = self.place.cpu().numpy()[rows.indices]
+        keep = column >= 0
+        starts = np.concatenate([[0], np.cumsum(keep)])[rows.indptr].astype(np.int32)
+        parts = (starts, column[keep], dropout(torch.from_numpy(rows.data[keep]), drop, self.training))
+        shape = (rows.shape[0], self.columns)
+        csr = torch.sparse_csr_tensor(*map(torch.as_tensor, parts), shape, check_invariants=False)
+        return csr.to(self.place.device)
+
+
 class Head(nn.Module):
     """features (n, width) → unit vectors (n, dim): one hidden layer with GELU.
 
-    Dense features go through `DenseInput`. Sparse ones (hashed n-grams, CSR) look their rows up in a table, which is
-    the same linear layer without multiplying by zeros.
+    `inner` is the number of principal components kept of dense features, of columns kept of sparse ones. Sparse rows
+    (hashed n-grams, CSR) look their columns up in a table: the same linear layer without multiplying by zeros.
     """
 
     def __init__(
-        self, width: int, hidden: int, dim: int, sparse: bool, components: int, input_dropout: float, hidden_dropout: float
+        self, width: int, inner: int, hidden: int, dim: int, sparse: bool, input_dropout: float, hidden_dropout: float
     ):
         super().__init__()
         self.settings = {
-            "width": width, "hidden": hidden, "dim": dim, "sparse": sparse, "components": components,
+            "width": width, "inner": inner, "hidden": hidden, "dim": dim, "sparse": sparse,
             "input_dropout": input_dropout, "hidden_dropout": hidden_dropout,
         }  # fmt: skip
         self.input_dropout = input_dropout
-        self.input = None if sparse else DenseInput(width, min(components, width))
-        inner = width if sparse else min(components, width)
+        self.input = SparseInput(width, inner) if sparse else DenseInput(width, inner)
         self.table = nn.Parameter(torch.randn(inner, hidden) * (0.1 if sparse else inner**-0.5))
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.out = nn.Sequential(nn.GELU(), Dropout(hidden_dropout), nn.Linear(hidden, dim))
 
     def forward(self, rows: np.ndarray | sp.csr_matrix) -> Tensor:
-        if self.input is None:
-            values = dropout(torch.from_numpy(rows.data), self.input_dropout, self.training)
-            crow, column = torch.from_numpy(rows.indptr), torch.from_numpy(rows.indices)
-            lookup = torch.sparse_csr_tensor(crow, column, values, rows.shape, check_invariants=False)
-            hidden = lookup.to(self.table.device) @ self.table
-        else:
-            hidden = self.input(rows, self.input_dropout) @ self.table
-        return nn.functional.normalize(self.out(hidden + self.bias), dim=-1)
+        return nn.functional.normalize(self.out(self.input(rows, self.input_dropout) @ self.table + self.bias), dim=-1)
 
 
 class Aligner(nn.Module):

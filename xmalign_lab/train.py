@@ -26,7 +26,7 @@ from xmalign_lab.batches import Batches
 from xmalign_lab.corpus import Pairs
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.losses.contrastive import symmetric_info_nce
-from xmalign_lab.model import Aligner, Head
+from xmalign_lab.model import Aligner, Head, SparseInput
 
 TERMS: dict[str, Callable] = {"info_nce": symmetric_info_nce}
 EDITABLE = ("temperature", "relations", "learning_rate", "terms")
@@ -51,6 +51,7 @@ class Recipe:
     dim: int = 256
     hidden: int = 512
     components: int = 256
+    least_count: int = 2
     image_dropout: float = 0.4
     text_dropout: float = 0.3
     dropout: float = 0.3
@@ -133,11 +134,13 @@ def initial_state(recipe: Recipe, features: Mapping[str, Features], batches: Bat
         torch.manual_seed(recipe.seed)
         heads = {}
         for modality, table in features.items():
-            sparse = not isinstance(table.vectors, np.ndarray)
+            rows = table.vectors[batches.rows_of(modality)]
+            sparse = not isinstance(rows, np.ndarray)
+            fitted = SparseInput.chosen(rows, recipe.least_count) if sparse else rows
+            inner = len(fitted) if sparse else min(recipe.components, table.width)
             drop = recipe.image_dropout if modality == "image" else recipe.text_dropout
-            heads[modality] = Head(table.width, recipe.hidden, recipe.dim, sparse, recipe.components, drop, recipe.dropout)
-            if not sparse:
-                heads[modality].input.fit(table.vectors[batches.rows_of(modality)])
+            heads[modality] = Head(table.width, inner, recipe.hidden, recipe.dim, sparse, drop, recipe.dropout)
+            heads[modality].input.fit(fitted)
         aligner = Aligner(heads["image"], heads["text"], tau=recipe.temperature(0.0, {}, {})[0])
     return State(aligner, _optimiser(aligner, recipe), recipe)
 

@@ -140,7 +140,7 @@ class ClassicText:
 
     characters: tuple[int, int] | None = (2, 5)
     words: bool = True
-    buckets: int = 8192
+    buckets: int = 2**18
     damping: bool = False
 
     modality = "text"

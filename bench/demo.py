@@ -1,0 +1,126 @@
+"""`make demo`: execute notebooks 00-07, build the gallery, print the results table.
+
+`XMALIGN_PROFILE` chooses the size (default small). Ends with status 1 if a notebook fails, naming it, the cell and the
+error; the others still run, and the gallery shows those that did.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this file is run as a script, and `bench` is no installed package
+from bench import gallery  # noqa: E402
+from bench.hidden_errors import hidden_errors  # noqa: E402
+
+NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "build" / "executed"
+RESULT_NOTEBOOK = "06_"
+CELL_LIMIT = 600  # seconds, so that a hanging cell ends the demo instead of the reader's patience
+
+
+@contextmanager
+def ticking(status):
+    """Print `status()` while the body runs: every second over itself on a terminal, every 20 seconds in a log."""
+    terminal, done = sys.stdout.isatty(), threading.Event()
+
+    def tick():
+        while not done.wait(1 if terminal else 20):
+            print(("\r\033[K" if terminal else "  ") + status(), end="" if terminal else "\n", flush=True)
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
+        print("\r\033[K" if terminal else "", end="", flush=True)
+
+
+def execute(path: Path, title: str) -> tuple[NotebookNode, str]:
+    """Run one notebook in its own folder; return it with its outputs, and what went wrong ('' if nothing did)."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    at = {"cell": code[0] if code else 0}
+    client = NotebookClient(
+        notebook, timeout=CELL_LIMIT, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]  # it warns about local ports in every notebook
+    client.on_cell_execute = lambda cell, cell_index: at.update(cell=cell_index)
+    start, problem = time.monotonic(), ""
+
+    def status() -> str:
+        number = sum(i <= at["cell"] for i in code)
+        return f"{title}: cell {number}/{len(code)}, {time.monotonic() - start:.0f} s"
+
+    with ticking(status):
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            problem = f"cell {at['cell'] + 1} ({_first_line(notebook, at['cell'])}): {error.ename}: {error.evalue}"
+        except (CellTimeoutError, RuntimeError) as error:
+            # a RuntimeError: the kernel died, or never started
+            problem = f"cell {at['cell'] + 1} ({_first_line(notebook, at['cell'])}): {str(error).splitlines()[0]}"
+    if not problem and (hidden := hidden_errors(notebook)):
+        problem = hidden[0]
+    notebook.metadata["xmalign"] = gallery.circumstances() | {"seconds": round(time.monotonic() - start, 1)}
+    return notebook, problem
+
+
+def _first_line(notebook: NotebookNode, index: int) -> str:
+    lines = notebook.cells[index].source.strip().splitlines()
+    return lines[0][:60] if lines else "empty"
+
+
+def result_table(notebook: NotebookNode) -> str:
+    """The text of the last output of the cell tagged `result`; '' if there is none."""
+    for cell in notebook.cells:
+        if "result" in cell.metadata.get("tags", []):
+            texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
+            return next((text for text in reversed(texts) if text), "")
+    return ""
+
+
+def main() -> int:
+    os.environ.setdefault("XMALIGN_PROFILE", "small")
+    paths = sorted(NOTEBOOKS.glob("0[0-7]_*.ipynb"))
+    if not paths:
+        print(f"no notebooks 00-07 in {NOTEBOOKS}")
+        return 1
+    shutil.rmtree(EXECUTED, ignore_errors=True)
+    EXECUTED.mkdir(parents=True)
+    print(f"{len(paths)} notebooks in the profile {os.environ['XMALIGN_PROFILE']!r}; executed copies go to build/executed/")
+    failures, table, start = [], "", time.monotonic()
+    for number, path in enumerate(paths, 1):
+        title = f"[{number}/{len(paths)}] {path.stem}"
+        print(f"{title} …", flush=True)
+        notebook, problem = execute(path, title)
+        nbformat.write(notebook, EXECUTED / path.name)
+        print(f"{title}: {'FAILED, ' + problem if problem else 'ok'}, {notebook.metadata.xmalign.seconds:.0f} s", flush=True)
+        if problem:
+            failures.append(f"{path.name}, {problem}")
+        if path.name.startswith(RESULT_NOTEBOOK):
+            table = result_table(notebook)
+    failed = {failure.split(",")[0] for failure in failures}
+    page = gallery.build([EXECUTED / path.name for path in paths if path.name not in failed])
+    if table:
+        print(f"\n{table}\n")
+    print(f"{time.monotonic() - start:.0f} s in all; open {page.relative_to(ROOT)}")
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

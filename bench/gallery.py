@@ -1,0 +1,229 @@
+"""`make gallery`: executed notebooks as pages that open without a server and without a network.
+
+Formulas become MathML, Plotly figures share one script beside the pages, and a widget, which needs a kernel, leaves a
+caption. `index.html` shows for each notebook its question, its one-line answer and a picture, all from this run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import latex2mathml.converter
+import nbformat
+from jinja2 import Environment, FileSystemLoader
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
+CODE_SPAN = r"```.*?```|~~~.*?~~~|``.*?``|`[^`\n]*`"
+FORMULA = re.compile(
+    rf"(?P<code>{CODE_SPAN})|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\d)", re.S
+)
+CAPTION = '<p class="widget">Interactive in JupyterLab; the static twin is below.</p>'
+
+
+class GalleryError(ValueError):
+    """A notebook that cannot be shown. The message names the notebook and what it lacks."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the index shows of one notebook; `answer` and `thumbnail` are HTML."""
+
+    page: str
+    title: str
+    question: str
+    answer: str
+    thumbnail: str
+    seconds: float | None
+
+
+def circumstances() -> dict[str, str]:
+    """Machine, date, profile and versions of this process: what a number on a page depends on."""
+    packages = ("torch", "numpy", "scikit-learn", "plotly", "jupyterlab")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    return {
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "date": time.strftime("%Y-%m-%d"),
+        "profile": os.environ.get("XMALIGN_PROFILE") or "small",
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+    }
+
+
+def build(paths: list[Path], out: Path = ROOT / "build" / "gallery") -> Path:
+    """Write a page per executed notebook, `plotly.min.js` and `index.html` into `out`; return the index.
+
+    Raises `GalleryError` if a notebook has no title, question, `answer` or `thumbnail`, or a formula cannot be read.
+    """
+    from plotly.offline import get_plotlyjs
+
+    if not paths:
+        raise GalleryError("no executed notebook to show; run `make demo` first")
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob("*.html"):
+        stale.unlink()
+    (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    (out / "gallery.css").write_text((TEMPLATES / "gallery.css").read_text(encoding="utf-8"), encoding="utf-8")
+    notebooks = {path: nbformat.read(path, as_version=4) for path in paths}
+    cards = [card(path, notebook) for path, notebook in notebooks.items()]
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    around = [None, *cards, None]
+    for number, (path, notebook) in enumerate(notebooks.items()):
+        body = page(path, notebook, notice, cards, before=around[number], after=around[number + 2])
+        (out / cards[number].page).write_text(body, encoding="utf-8")
+    about = next((n.metadata.xmalign for n in notebooks.values() if "xmalign" in n.metadata), circumstances())
+    index = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("index.html.j2")
+    (out / "index.html").write_text(index.render(cards=cards, notice=notice, about=about, opened=" open"), encoding="utf-8")
+    return out / "index.html"
+
+
+def card(path: Path, notebook: NotebookNode) -> Card:
+    """Title, question, answer and picture of an executed notebook."""
+    first = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
+    title, question = re.search(r"^# (.+)$", first, re.M), re.search(r"^> (.+)$", first, re.M)
+    if not title or not question:
+        raise GalleryError(f"{path.name}: its first cell needs a title (# …) and the question it answers (> …)")
+    texts = [bundle.get("text/markdown") for bundle in _bundles(path, notebook, "answer")]
+    answer = next((text for text in reversed(texts) if text), None)
+    if not answer:
+        raise GalleryError(f"{path.name}: the cell tagged `answer` must end in a Markdown output, e.g. display(Markdown(…))")
+    pictures = [picture for bundle in _bundles(path, notebook, "thumbnail") if (picture := _small(bundle, path.stem))]
+    if not pictures:
+        raise GalleryError(f"{path.name}: the cell tagged `thumbnail` must show a Plotly figure, an image or HTML")
+    seconds = notebook.metadata.get("xmalign", {}).get("seconds")
+    inline = [_inline(text, path.name) for text in (title[1], question[1], answer)]
+    return Card(f"{path.stem}.html", *inline, pictures[-1], seconds)
+
+
+def _bundles(path: Path, notebook: NotebookNode, tag: str) -> list[dict]:
+    cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise GalleryError(f"{path.name}: {len(cells)} cells are tagged `{tag}`; one is needed")
+    return [output.get("data", {}) for output in cells[0].get("outputs", [])]
+
+
+def _inline(text: str, name: str) -> str:
+    """Markdown as HTML without the paragraph around it."""
+    text, formulas = with_mathml(text, name)
+    return formulas_back(re.sub(r"^<p>(.*)</p>$", r"\1", markdown2html_mistune(text).strip(), flags=re.S), formulas)
+
+
+def with_mathml(markdown: str, name: str, first: int = 0) -> tuple[str, dict[str, str]]:
+    """Replace $…$ and $$…$$ outside code by marks that Markdown leaves alone; return the text and `{mark: MathML}`."""
+    formulas = {}
+
+    def replace(match: re.Match) -> str:
+        if match["code"]:
+            return match[0]
+        block, latex = match["block"] is not None, (match["block"] or match["inline"]).strip()
+        try:
+            mathml = latex2mathml.converter.convert(latex, display="block" if block else "inline")
+        except Exception as error:  # latex2mathml raises many kinds
+            raise GalleryError(f"{name}: the formula {latex!r} cannot become MathML ({type(error).__name__}: {error})") from error
+        if unknown := re.search(r">(\\[a-zA-Z]+)<", mathml):
+            raise GalleryError(f"{name}: the formula {latex!r} uses {unknown[1]}, which cannot become MathML")
+        mark = f"xformula{first + len(formulas)}x"
+        formulas[mark] = mathml
+        return mark
+
+    return FORMULA.sub(replace, markdown), formulas
+
+
+def formulas_back(page: str, formulas: dict[str, str]) -> str:
+    """Put the MathML where its marks stand."""
+    return re.sub(r"xformula\d+x", lambda match: formulas.get(match[0], match[0]), page)
+
+
+def page(
+    path: Path, notebook: NotebookNode, notice: str, cards: list[Card], before: Card | None = None, after: Card | None = None
+) -> str:
+    """One notebook as HTML, with links to its neighbours and the attributions at its foot."""
+    shown, formulas = nbformat.from_dict(notebook), {}
+    shown.metadata.pop("widgets", None)  # or nbconvert adds a widget manager from a network address
+    for number, cell in enumerate(shown.cells):
+        if cell.cell_type == "markdown":
+            cell.source, found = with_mathml(cell.source, path.name, len(formulas))
+            formulas |= found
+        elif cell.cell_type == "code":
+            static = [_static(output, f"figure-{number}-{i}") for i, output in enumerate(cell.outputs)]
+            cell.outputs = [o for i, o in enumerate(static) if o and o not in static[:i]]  # one caption for several widgets
+            for data in [output.data for output in cell.outputs if "text/markdown" in output.get("data", {})]:
+                data["text/markdown"], found = with_mathml(data["text/markdown"], path.name, len(formulas))
+                formulas |= found
+    exporter = HTMLExporter(extra_loaders=[FileSystemLoader(TEMPLATES)], template_file="page.html.j2", embed_images=True)
+    exporter.anchor_link_text = ""
+    about = notebook.metadata.get("xmalign", circumstances())
+    resources = {"metadata": {"name": path.stem, "path": str(ROOT / "notebooks")}}
+    resources |= {"before": before, "after": after, "about": about, "notice": notice}
+    body, _ = exporter.from_notebook_node(shown, resources=resources)
+    for other in cards:
+        body = body.replace(f'href="{other.page.removesuffix(".html")}.ipynb"', f'href="{other.page}"')
+    return formulas_back(body, formulas)
+
+
+def _static(output: NotebookNode, div: str) -> NotebookNode | None:
+    """An output as a page without kernel and network can show it; None for a finished progress bar."""
+    data = output.get("data", {})
+    if PLOTLY in data:
+        output["data"] = {"text/html": _figure(data[PLOTLY], div)}
+    elif WIDGET in data:
+        if "%|" in data.get("text/plain", ""):
+            return None
+        output = nbformat.v4.new_output("display_data", {"text/html": CAPTION})
+    return output
+
+
+def _figure(figure: dict, div: str, thumbnail: bool = False) -> str:
+    layout = dict(figure.get("layout", {}))
+    height = 190 if thumbnail else layout.get("height", 450)
+    if thumbnail:
+        layout = _bare(layout) | {"height": height}
+    arguments = [figure.get("data", []), layout, {"responsive": True, "displaylogo": False, "staticPlot": thumbnail}]
+    script = ", ".join(json.dumps(argument).replace("</", "<\\/") for argument in arguments)
+    return f'<div id="{div}" style="height:{height}px"></div><script>Plotly.newPlot("{div}", {script});</script>'
+
+
+def _bare(layout: dict) -> dict:
+    """A layout without anything that cannot be read at the size of a thumbnail."""
+    drop = ("title", "annotations", "updatemenus", "sliders", "width", "legend", "margin")
+    bare = {key: value for key, value in layout.items() if key not in drop}
+    axes = {key for key in layout if re.fullmatch(r"[xy]axis\d*", key)} | {"xaxis", "yaxis"}
+    hidden = {key: dict(layout.get(key, {})) | {"title": None, "showticklabels": False, "ticks": ""} for key in axes}
+    margin = {"l": 6, "r": 6, "t": 6, "b": 6}
+    return bare | hidden | {"showlegend": False, "margin": margin, "coloraxis": bare.get("coloraxis", {}) | {"showscale": False}}
+
+
+def _small(bundle: dict, name: str) -> str:
+    """The picture of one output for a card; '' if it has none."""
+    if PLOTLY in bundle:
+        traces = [trace | {"showscale": False} if "z" in trace else trace for trace in bundle[PLOTLY]["data"]]
+        return _figure(bundle[PLOTLY] | {"data": traces}, f"thumbnail-{name}", thumbnail=True)
+    for kind in PICTURES:
+        if kind in bundle:
+            return bundle[kind] if kind == "image/svg+xml" else f'<img alt="" src="data:{kind};base64,{bundle[kind].strip()}">'
+    return f'<div class="shrunk">{bundle["text/html"]}</div>' if "text/html" in bundle else ""
+
+
+def main() -> int:
+    try:
+        print(f"open {build(sorted((ROOT / 'build' / 'executed').glob('*.ipynb'))).relative_to(ROOT)}")
+    except GalleryError as error:
+        print(f"gallery: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""`make readme`: fill the marked blocks of README.md from what `make bench` measured and from the notebooks' first cells.
+
+A block stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; nothing else of the README is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = {"eng_Latn": "English", "swh_Latn": "Swahili", "sin_Sinh": "Sinhala"}
+SHOWN = ("MRR", "R@1", "R@10", "median rank")
+
+
+def numbers(emoji: dict, speed: dict) -> str:
+    """The results table with its protocol, chance, machine and date, and the seconds of each part, as Markdown."""
+    value = {(r["lang"], r["metric"]): r for r in emoji["rows"] if r["direction"] == "text→image"}
+    lines = ["| a name finds its picture | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    trained = {"eng_Latn": "trained with pictures", "swh_Latn": "no picture ever seen", "sin_Sinh": "no picture ever seen"}
+    for code, name in NAMES.items():
+        lines.append(f"| **{name}**, {trained[code]} | " + " | ".join(cell(value[code, metric]) for metric in SHOWN) + " |")
+    chance = emoji["chance"]
+    lines.append(f"| chance | {chance['MRR']:.3f} | {chance['R@1']:.3f} | {chance['R@10']:.3f} | {chance['mean rank']:.0f} |")
+    low, high = min(emoji["seconds"]), max(emoji["seconds"])
+    queries = "; ".join(f"{name} {value[code, 'MRR']['queries']:,}" for code, name in NAMES.items())
+    lines += [
+        "",
+        f"In brackets 95 % intervals. Protocol: five folds by family, names as queries ({queries}), {emoji['protocol']}. "
+        f"One training run took {low:.0f}–{high:.0f} s on {emoji['machine']}, {emoji['date']}. "
+        + "; ".join(f"{name}: {seconds:.2f} s" for name, seconds in speed.items())
+        + ". Printed by `make bench`.",
+    ]
+    return "\n".join(lines)
+
+
+def cell(row: dict) -> str:
+    """`value [low, high]`, or a plain number for a rank."""
+    if row["low"] is None:
+        return f"{row['value']:.0f}"
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def questions(folder: Path) -> str:
+    """The notebooks by the question each answers, from the title and the quote of its first cell."""
+    lines = ["| notebook | answers |", "|---|---|"]
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        first = nbformat.read(path, as_version=4).cells[0].source
+        question = next(line.lstrip("> ").strip() for line in first.splitlines() if line.startswith(">"))
+        lines.append(f"| [{path.stem}](notebooks/{path.name}) | {question} |")
+    return "\n".join(lines)
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """`text` with each block's content replaced. Raises `ValueError` if a block's marks are not there exactly once."""
+    for name, content in blocks.items():
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.S)
+        if len(pattern.findall(text)) != 1:
+            raise ValueError(f"README.md: the marks of the block {name!r} must be there exactly once")
+        text = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+    return text
+
+
+def main() -> int:
+    blocks = {"notebooks": questions(ROOT / "notebooks")}
+    measured = [ROOT / "build" / "bench" / name for name in ("emoji.json", "speed.json")]
+    if all(path.exists() for path in measured):
+        blocks["numbers"] = numbers(*(json.loads(path.read_text()) for path in measured))
+    else:
+        print("no measurements in build/bench; run `make bench` first: the block of numbers stays as it is")
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+    print(f"filled {', '.join(blocks)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Each problem that `xmalign doctor` knows, brought about on purpose."""
+
+import importlib
+import importlib.metadata
+import sys
+import tomllib
+from collections import namedtuple
+from types import SimpleNamespace
+
+import pytest
+
+from xmalign_lab import cli, doctor, profile
+
+
+def finding(name):
+    return next(one for one in doctor.diagnose() if one.name == name)
+
+
+def failing_import(monkeypatch, module, error):
+    real = importlib.import_module
+
+    def load(name, *rest):
+        if name == module:
+            raise error
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", load)
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Pretend versions; None means not installed."""
+    real, pretended = importlib.metadata.version, {}
+
+    def version(name):
+        if name not in pretended:
+            return real(name)
+        if pretended[name] is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return pretended[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return pretended
+
+
+def test_every_problem_comes_with_a_mend():
+    findings = doctor.diagnose()
+    assert {"python", "torch", "device", "torchvision", "widgets", "cache", "disk", "npm", "emoji data"} <= {
+        f.name for f in findings
+    }
+    assert all(f.mend for f in findings if not f.ok)
+
+
+def test_old_python(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", namedtuple("V", "major minor micro")(3, 10, 2)[:3])
+    assert not finding("python").ok and "python3.11" in finding("python").mend
+
+
+@pytest.mark.parametrize("version, ok", [(None, False), ("1.26.4", False), ("2.0.0", True), ("10.1rc1", True)])
+def test_package_versions(versions, version, ok):
+    versions["numpy"] = version
+    assert finding("numpy").ok is ok
+    if not ok:
+        assert "pip install" in finding("numpy").mend and doctor.broken(doctor.diagnose())
+
+
+def test_local_version_suffix_does_not_matter(versions):
+    versions["torch"] = "2.13.0+cpu"
+    assert finding("torch").ok
+
+
+def test_torch_that_does_not_import(monkeypatch):
+    failing_import(monkeypatch, "torch", OSError("libtorch.so: cannot open shared object file"))
+    assert not finding("device").ok and "libtorch" in finding("device").value
+
+
+def test_torchvision_of_another_build_is_named(monkeypatch):
+    failing_import(monkeypatch, "torchvision", RuntimeError("operator torchvision::nms does not exist"))
+    found = finding("torchvision")
+    assert not found.ok and not found.needed
+    assert "does not match torch" in found.value and "open_clip" in found.value and "uninstall -y torchvision" in found.mend
+
+
+def test_torchvision_absent_is_fine_but_its_own_missing_part_is_not(monkeypatch):
+    failing_import(monkeypatch, "torchvision", ModuleNotFoundError("no", name="torchvision"))
+    assert finding("torchvision").ok
+    failing_import(monkeypatch, "torchvision", ModuleNotFoundError("No module named 'PIL'", name="PIL"))
+    assert not finding("torchvision").ok and "PIL" in finding("torchvision").value
+
+
+def test_widgets_without_their_browser_half(monkeypatch, tmp_path):
+    (tmp_path / "anywidget").mkdir()
+    monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda *_: [str(tmp_path)])
+    assert not finding("widgets").ok and "jupyterlab-manager" in finding("widgets").value
+    (tmp_path / "@jupyter-widgets" / "jupyterlab-manager").mkdir(parents=True)
+    assert finding("widgets").ok
+
+
+def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XMALIGN_CACHE", str(tmp_path / "file" / "cache"))
+    found = finding("cache")
+    assert not found.ok and found.needed and "XMALIGN_CACHE" in found.mend
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_little_disk_and_no_npm_are_notes(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e9))
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    for name in ("disk", "npm"):
+        assert not finding(name).ok and not finding(name).needed
+    assert "1.0 GB" in finding("disk").value
+
+
+def test_emoji_data_missing_in_part(monkeypatch, tmp_path):
+    monkeypatch.setenv("XMALIGN_DATA", str(tmp_path))
+    for name in doctor.EMOJI[1:]:
+        (tmp_path / "emoji" / "node_modules" / name).mkdir(parents=True)
+        (tmp_path / "emoji" / "node_modules" / name / "package.json").write_text("{}")
+    found = finding("emoji data")
+    assert not found.ok and found.value.endswith(f": {doctor.EMOJI[0]}") and found.mend == "xmalign fetch emoji"
+    (tmp_path / "emoji" / "node_modules" / doctor.EMOJI[0]).mkdir()
+    (tmp_path / "emoji" / "node_modules" / doctor.EMOJI[0] / "package.json").write_text("{}")
+    assert finding("emoji data").ok
+
+
+def test_the_command_prints_mends_and_its_status_says_whether_work_can_go_on(monkeypatch, capsys):
+    ok, note = doctor.Finding("a", "1", True), doctor.Finding("npm", "no", False, "get npm", needed=False)
+    monkeypatch.setattr(doctor, "diagnose", lambda: [ok, note])
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "note  npm" in printed and "→ get npm" in printed
+    monkeypatch.setattr(doctor, "diagnose", lambda: [ok, doctor.Finding("torch", "no", False, "get torch")])
+    assert cli.main(["doctor"]) == 1
+    assert "FAIL  torch" in capsys.readouterr().out
+
+
+def test_lowest_versions_are_those_of_pyproject():
+    project = tomllib.loads((profile.repository() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["lab"]]
+    lowest = dict((one + ">=0").split(">=")[:2] for one in wanted)
+    assert {name: lowest[name] for name in doctor.PACKAGES} == doctor.PACKAGES
+    assert project["requires-python"] == ">=" + ".".join(map(str, doctor.LOWEST_PYTHON))
+
+
+def test_commands_end_with_a_message_not_a_traceback(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        cli.main(["fetch", "nonsense"])
+    assert "emoji" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "_languages", lambda options: (_ for _ in ()).throw(ValueError("row 3 of t.csv")))
+    assert cli.main(["languages"]) == 1
+    assert capsys.readouterr().err == "xmalign languages: row 3 of t.csv\n"

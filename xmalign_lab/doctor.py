@@ -1,0 +1,169 @@
+"""What is installed, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmalign_lab import profile
+
+# Package and the lowest version that will do; a test holds these against pyproject.toml.
+PACKAGES = {
+    "torch": "2.6",
+    "numpy": "2",
+    "pandas": "3",
+    "plotly": "6",
+    "ipywidgets": "8",
+    "anywidget": "0",
+    "jupyterlab": "4",
+    "umap-learn": "0",
+}
+EMOJI = (
+    "cldr-annotations-full",
+    "cldr-annotations-derived-full",
+    "emoji-datasource-google",
+    "emoji-datasource-twitter",
+)
+LOWEST_PYTHON = (3, 11)
+FREE_DISK_GB = 2.0
+INSTALL = f"{sys.executable} -m pip install -c constraints.txt -e '.[lab]'"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `mend` is the command that puts it right; `needed` says whether work stops without it."""
+
+    name: str
+    value: str
+    ok: bool
+    mend: str = ""
+    needed: bool = True
+
+
+def diagnose() -> list[Finding]:
+    """Look at everything; never raises, because a broken environment is what it is for."""
+    findings = [_python()]
+    findings += [_package(name, lowest) for name, lowest in PACKAGES.items()]
+    findings += [_device(), _torchvision(), _widgets(), _cache(), _disk(), _npm(), _emoji()]
+    return findings
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as a table, one line each, and a line with the command under each problem."""
+    wide = max(len(finding.name) for finding in findings)
+    lines = []
+    for finding in findings:
+        mark = "ok  " if finding.ok else "FAIL" if finding.needed else "note"
+        lines.append(f"{mark}  {finding.name:<{wide}}  {finding.value}")
+        if not finding.ok:
+            lines.append(f"      {'':<{wide}}  → {finding.mend}")
+    return "\n".join(lines)
+
+
+def broken(findings: list[Finding]) -> bool:
+    """Whether something needed is not in order."""
+    return any(finding.needed and not finding.ok for finding in findings)
+
+
+def _python() -> Finding:
+    ok = sys.version_info[:2] >= LOWEST_PYTHON
+    mend = f"make PYTHON=python{'.'.join(map(str, LOWEST_PYTHON))} setup   (or a newer one)"
+    return Finding("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}", ok, mend)
+
+
+def _package(name: str, lowest: str) -> Finding:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "not installed", False, INSTALL)
+    ok = _numbers(version) >= _numbers(lowest)
+    return Finding(name, version if ok else f"{version} is too old; {lowest} or newer is needed", ok, INSTALL)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(2, 13, 0) of '2.13.0+cpu'; a part that is no number ends it."""
+    numbers = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _device() -> Finding:
+    try:
+        torch = importlib.import_module("torch")
+        return Finding("device", f"{profile.device()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", True)
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("device", f"torch does not import: {error}", False, f"{INSTALL} --force-reinstall torch")
+
+
+def _torchvision() -> Finding:
+    """A CPU torch beside a torchvision built for CUDA lacks its operators, and takes open_clip, timm and transformers down."""
+    try:
+        version = importlib.import_module("torchvision").__version__
+        return Finding("torchvision", str(version), True, needed=False)
+    except ModuleNotFoundError as error:
+        if error.name == "torchvision":
+            return Finding("torchvision", "not installed, which is fine: only pretrained encoders use it", True, needed=False)
+        problem = str(error)
+    except (ImportError, OSError, RuntimeError) as error:
+        problem = str(error)
+    if "torchvision::nms" in problem:
+        problem = f"its build does not match torch's ({problem}): open_clip, timm and transformers will not import"
+    mend = f"{sys.executable} -m pip uninstall -y torchvision   (then torch and torchvision together, from one index)"
+    return Finding("torchvision", problem, False, mend, needed=False)
+
+
+def _widgets() -> Finding:
+    """JupyterLab shows a widget only if it finds the browser half of ipywidgets and of anywidget."""
+    try:
+        folders = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
+    except ImportError:
+        return Finding("widgets", "Jupyter is not installed", False, INSTALL)
+    wanted = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
+    missing = [name for name in wanted if not any((Path(folder) / name).is_dir() for folder in folders)]
+    if missing:
+        mend = f"{sys.executable} -m pip install -c constraints.txt --force-reinstall --no-deps anywidget jupyterlab_widgets"
+        return Finding("widgets", f"JupyterLab does not find {' and '.join(missing)}", False, mend)
+    return Finding("widgets", "JupyterLab finds ipywidgets and anywidget", True)
+
+
+def _cache() -> Finding:
+    folder = profile.cache_root()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        return Finding("cache", f"{folder} is writable", True)
+    except OSError as error:
+        mend = "export XMALIGN_CACHE=a/folder/you/may/write"
+        return Finding("cache", f"{folder} is not writable ({error.strerror})", False, mend)
+
+
+def _disk() -> Finding:
+    folder = profile.cache_root()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    return Finding("disk", f"{free:.1f} GB free", free >= FREE_DISK_GB, "make clean", needed=False)
+
+
+def _npm() -> Finding:
+    path = shutil.which("npm")
+    mend = "install Node.js with npm (conda install nodejs, apt install npm, brew install node); scenes work without"
+    return Finding("npm", path or "not found; it fetches the emoji data", path is not None, mend, needed=False)
+
+
+def _emoji() -> Finding:
+    root = profile.data_root()
+    missing = [name for name in EMOJI if not (root / "emoji" / "node_modules" / name / "package.json").is_file()]
+    value = f"all packages under {root}" if not missing else f"missing under {root}: {', '.join(missing)}"
+    return Finding("emoji data", value, not missing, "xmalign fetch emoji", needed=False)

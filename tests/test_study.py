@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from xmalign_lab import study
-from xmalign_lab.corpus import Corpus, CorpusError, fold_of
+from xmalign_lab.corpus import Corpus, CorpusError, fold_of, split_by_family
 from xmalign_lab.encoders.features import Features
+from xmalign_lab.model import Aligner
 from xmalign_lab.pairs.parallel import bridge, direct
 from xmalign_lab.train import Recipe
 
@@ -100,3 +101,23 @@ def test_other_seed_other_record(world, tmp_path):
         study.run_fold(replace(RECIPE, seed=s), toy, features, lambda c: bridge(c, ["swh_Latn"]), 0, tmp_path).key for s in (0, 1)
     }
     assert len(keys) == 2
+
+
+def test_embedded_and_examples_show_what_was_scored(world, tmp_path):
+    toy, features = world
+    toy = replace(toy, open_image=lambda reference: reference)  # the path stands for the picture
+    run = study.run_fold(RECIPE, toy, features, lambda c: bridge(c, ["swh_Latn"]), 0, tmp_path)
+    aligner, test = Aligner.load(run.folder), split_by_family(toy, 0).where_rows(split="test")
+    points, vectors = study.embedded(aligner, test, features)
+    assert set(points.kind) == {"picture", "name"} and len(points) == len(vectors) == (test.rows.kind != "keywords").sum()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    scores = run.scores.query("lang == 'swh_Latn' and direction == 'text→image' and gallery == 'twitter'")
+    shown = study.examples(aligner, test, features, list(scores["query"]), "swh_Latn", "twitter", k=len(test))
+    assert [example["rank"] for example in shown] == scores["rank"].tolist()
+    for example, group in zip(shown, scores["query"], strict=True):
+        right = [i for i, hit in enumerate(example["hits"], 1) if hit["correct"]]
+        assert right == [example["rank"]] and example["hits"][right[0] - 1]["picture"] == f"{group[1:]}.png"
+        assert example["query"] == f"name {group[1:]}" and len(example["hits"]) == scores["size"].iloc[0]
+    nameless = next(g for g in test.rows.group.unique() if g not in set(scores["query"]))
+    with pytest.raises(CorpusError, match=f"{nameless!r} has no name or caption in swh_Latn"):
+        study.examples(aligner, test, features, [nameless], "swh_Latn", "twitter")

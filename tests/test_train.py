@@ -16,7 +16,7 @@ from xmalign_lab.model import Aligner, DenseInput, Head, SparseInput, dropout
 from xmalign_lab.schedules import Constant, Cosine, Linear
 from xmalign_lab.train import Edit, Recipe, fit, load_state, save_state, train
 
-SMALL = Recipe(epochs=4, batch_pairs=40, dim=16, hidden=24, components=12, temperature=Cosine(0.3, 0.1))
+SMALL = Recipe(least_count=1, epochs=4, batch_pairs=40, dim=16, hidden=24, components=12, temperature=Cosine(0.3, 0.1))
 N = 30
 
 
@@ -82,6 +82,7 @@ def test_fit_goes_on_from_its_folder(tmp_path, monkeypatch):
     expected, table = fit(SMALL, features, pairs, progress=False)
     import xmalign_lab.train as module
 
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
     original = module._one_step
     monkeypatch.setattr(module, "_one_step", lambda state, *rest: _explode_at(5, state, original, *rest))
     with pytest.raises(KeyboardInterrupt):
@@ -181,15 +182,22 @@ def test_aligner_saves_loads_and_refuses_other_widths(tmp_path):
         again.encode_image(Features.from_arrays(np.ones((2, 3)), ["a", "b"]))
 
 
-def test_sparse_rows_are_the_linear_layer_over_the_kept_columns():
+def test_sparse_rows_are_the_linear_layer_over_the_distinct_columns():
     torch.manual_seed(0)
-    rows = sp.random(6, 50, 0.2, format="csr", dtype=np.float32, random_state=0)
-    kept = SparseInput.chosen(rows, 2)
-    assert kept.tolist() == [c for c in range(50) if (rows.toarray()[:, c] != 0).sum() >= 2]
-    head = Head(50, len(kept), 8, 4, sparse=True, input_dropout=0.0, hidden_dropout=0.0).eval()
-    head.input.fit(kept)
-    by_hand = head.out(torch.from_numpy(rows.toarray()[:, kept]) @ head.table + head.bias)
-    assert torch.allclose(head(rows), torch.nn.functional.normalize(by_hand, dim=-1), atol=1e-6)
+    dense = sp.random(6, 20, 0.3, format="csr", dtype=np.float32, random_state=0).toarray()
+    dense[:, 7] = dense[:, 8]  # two columns that cannot be told apart
+    rows = sp.csr_matrix(dense)
+    fitted = SparseInput.fit(rows, least=2)
+    kept = [c for c in range(20) if (dense[:, c] != 0).sum() >= 2]
+    assert {8, 7} <= set(kept) and fitted.inner == len({tuple(dense[:, c]) for c in kept})
+    assert fitted.place[8] == fitted.place[7] and all(fitted.place[c] == -1 for c in range(20) if c not in kept)
+    head = Head(20, fitted.inner, 8, 4, sparse=True, input_dropout=0.0, hidden_dropout=0.0, fitted=fitted).eval()
+    wide = torch.zeros(20, 8)
+    wide[kept] = head.table[fitted.place[kept].long()].detach()
+    by_hand = head.out(torch.from_numpy(dense) @ wide + head.bias)
+    assert torch.allclose(head(head.prepare(rows)), torch.nn.functional.normalize(by_hand, dim=-1), atol=1e-6)
+    assert fitted.size[fitted.place[8]] == sum(tuple(dense[:, c]) == tuple(dense[:, 8]) for c in kept)
+    assert float(fitted.size.sum()) == len(kept)
 
 
 def test_columns_of_no_training_row_say_nothing():
@@ -214,10 +222,11 @@ def test_input_statistics_come_from_training_rows_only():
 
 def test_half_whitening_takes_the_root_of_each_deviation():
     x = np.random.default_rng(0).normal(size=(4000, 3)) * [9, 4, 1]
-    layer = DenseInput(3, 3)
-    layer.fit(x)
+    layer = DenseInput.fit(x, 3)
     projected = (torch.tensor(x, dtype=torch.float32) - layer.mean) @ layer.basis
     assert projected.std(0).tolist() == pytest.approx([3, 2, 1], rel=0.05)
+    lengths = np.linalg.norm(layer.prepare(x), axis=1)
+    assert lengths == pytest.approx(np.full(4000, 3**0.5), rel=1e-5)
 
 
 def test_dropout_keeps_the_mean_and_does_nothing_when_not_training():

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from xmalign_lab.encoders.features import Features
@@ -44,68 +45,90 @@ class DenseInput(nn.Module):
     buffers, fitted once on training rows by `fit`, saved with the model, and never trained.
     """
 
-    def __init__(self, width: int, components: int):
+    def __init__(self, width: int, inner: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("basis", torch.zeros(width, components))
+        self.register_buffer("basis", torch.zeros(width, inner))
 
-    def fit(self, vectors: np.ndarray) -> None:
-        """Principal components of `vectors` (n, width); fewer rows than components leave the rest at zero."""
-        x = torch.as_tensor(np.ascontiguousarray(vectors), dtype=torch.float64)
-        mean = x.mean(0)
-        values, axes = torch.linalg.eigh((x - mean).T @ (x - mean) / max(1, len(x) - 1))
-        keep = values.argsort(descending=True)[: self.basis.shape[1]]
-        deviations = values[keep].clamp_min(0).sqrt()
-        keep, deviations = keep[deviations > SQUASH * deviations[0]], deviations[deviations > SQUASH * deviations[0]]
-        self.mean.copy_(mean)
-        self.basis.zero_()
-        self.basis[:, : len(keep)] = (axes[:, keep] / deviations.sqrt()).to(self.basis.dtype)
+    @staticmethod
+    def fit(rows: np.ndarray, components: int) -> DenseInput:
+        """The layer for training rows (n, width): at most `components` principal components."""
+        parts = min(components, *rows.shape)
+        pca = PCA(parts, svd_solver="randomized", random_state=0).fit(np.ascontiguousarray(rows))
+        deviations = np.sqrt(pca.explained_variance_)
+        keep = deviations > SQUASH * deviations[0]
+        layer = DenseInput(rows.shape[1], int(keep.sum()))
+        layer.mean.copy_(torch.from_numpy(pca.mean_))
+        layer.basis.copy_(torch.from_numpy((pca.components_[keep] / np.sqrt(deviations[keep, None])).T))
+        return layer
 
-    def forward(self, rows: np.ndarray, drop: float) -> Tensor:
-        x = (torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(self.mean.device) - self.mean) @ self.basis
-        x = nn.functional.normalize(x, dim=-1) * x.shape[-1] ** 0.5
-        return dropout(x, drop, self.training)
+    def prepare(self, rows: np.ndarray) -> np.ndarray:
+        """(n, width) → (n, inner): what of the input needs no gradient and no chance, so that it is done once."""
+        x = (np.asarray(rows, np.float32) - self.mean.cpu().numpy()) @ self.basis.cpu().numpy()
+        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) * np.float32(x.shape[1] ** 0.5)
+
+    def forward(self, prepared: np.ndarray, drop: float) -> Tensor:
+        return dropout(torch.from_numpy(prepared).to(self.mean.device), drop, self.training)
 
 
 class SparseInput(nn.Module):
-    """Keep the columns that occur in at least `least` training rows, `columns` of them; pass their values on.
+    """Keep the columns that occur in at least `least` training rows, and let columns that cannot be told apart be one.
 
-    A column never trained would add its random start to a text that happens to hold it, and one seen once ties
-    a rare n-gram to a single example. `fit` chooses, once; the choice is a buffer, saved with the model.
+    A column never trained would add its random start to every text that holds it. The n-grams of a rare word mostly
+    occur in the same rows with the same values; k such columns share one row of the table, whose start is √k times
+    smaller, so that they add up to what k rows of their own would. That halves the table and loses no distinction.
+    `place` and `size` are buffers, fitted once on training rows by `fit` and saved with the model.
     """
 
-    def __init__(self, width: int, columns: int):
+    def __init__(self, width: int, inner: int):
         super().__init__()
-        self.columns = columns
+        self.inner = inner
         self.register_buffer("place", torch.full((width,), -1, dtype=torch.int32))
+        self.register_buffer("size", torch.ones(inner))
 
     @staticmethod
-    def chosen(rows: sp.csr_matrix, least: int) -> np.ndarray:
-        """The columns to keep, sorted (columns,)."""
-        return np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]) >= least)
+    def fit(rows: sp.csr_matrix, least: int) -> SparseInput:
+        """The layer for training rows (n, width) CSR."""
+        kept = np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]) >= least)
+        # Equal columns have equal products with a random vector; others agree to nine places about never.
+        marks = np.round(rows.T.astype(np.float64) @ np.random.default_rng(0).random(rows.shape[0]), 9)[kept]
+        _, group, size = np.unique(marks, return_inverse=True, return_counts=True)
+        layer = SparseInput(rows.shape[1], len(size))
+        layer.place[torch.from_numpy(kept)] = torch.from_numpy(group.astype(np.int32))
+        layer.size.copy_(torch.from_numpy(size))
+        return layer
 
-    def fit(self, chosen: np.ndarray) -> None:
-        self.place[torch.from_numpy(chosen)] = torch.arange(len(chosen), dtype=torch.int32)
-
-    def forward(self, rows: sp.csr_matrix, drop: float) -> Tensor:
+    def prepare(self, rows: sp.csr_matrix) -> sp.csr_matrix:
+        """(n, width) → (n, inner), CSR; columns that share a row stay apart, so that dropout takes each alone."""
         column = self.place.cpu().numpy()[rows.indices]
         keep = column >= 0
         starts = np.concatenate([[0], np.cumsum(keep)])[rows.indptr].astype(np.int32)
-        parts = (starts, column[keep], dropout(torch.from_numpy(rows.data[keep]), drop, self.training))
-        shape = (rows.shape[0], self.columns)
-        csr = torch.sparse_csr_tensor(*map(torch.as_tensor, parts), shape, check_invariants=False)
-        return csr.to(self.place.device)
+        return sp.csr_matrix((rows.data[keep], column[keep], starts), shape=(rows.shape[0], self.inner))
+
+    def forward(self, prepared: sp.csr_matrix, drop: float) -> Tensor:
+        values = dropout(torch.from_numpy(prepared.data), drop, self.training)
+        parts = (torch.from_numpy(prepared.indptr), torch.from_numpy(prepared.indices), values)
+        return torch.sparse_csr_tensor(*parts, prepared.shape, check_invariants=False).to(self.place.device)
 
 
 class Head(nn.Module):
-    """features (n, width) → unit vectors (n, dim): one hidden layer with GELU.
+    """features (n, width) → unit vectors (n, dim): an input layer that is fitted, one hidden layer with GELU.
 
-    `inner` is the number of principal components kept of dense features, of columns kept of sparse ones. Sparse rows
+    `inner` is the number of principal components of dense features, of distinct columns of sparse ones. Sparse rows
     (hashed n-grams, CSR) look their columns up in a table: the same linear layer without multiplying by zeros.
+    `head(head.prepare(rows))` encodes; a trainer prepares once.
     """
 
     def __init__(
-        self, width: int, inner: int, hidden: int, dim: int, sparse: bool, input_dropout: float, hidden_dropout: float
+        self,
+        width: int,
+        inner: int,
+        hidden: int,
+        dim: int,
+        sparse: bool,
+        input_dropout: float,
+        hidden_dropout: float,
+        fitted: nn.Module | None = None,
     ):
         super().__init__()
         self.settings = {
@@ -113,13 +136,19 @@ class Head(nn.Module):
             "input_dropout": input_dropout, "hidden_dropout": hidden_dropout,
         }  # fmt: skip
         self.input_dropout = input_dropout
-        self.input = SparseInput(width, inner) if sparse else DenseInput(width, inner)
-        self.table = nn.Parameter(torch.randn(inner, hidden) * (0.1 if sparse else inner**-0.5))
+        self.input = fitted or (SparseInput(width, inner) if sparse else DenseInput(width, inner))
+        start = 0.1 / self.input.size[:, None].sqrt() if sparse else inner**-0.5
+        self.table = nn.Parameter(torch.randn(inner, hidden) * start)
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.out = nn.Sequential(nn.GELU(), Dropout(hidden_dropout), nn.Linear(hidden, dim))
 
-    def forward(self, rows: np.ndarray | sp.csr_matrix) -> Tensor:
-        return nn.functional.normalize(self.out(self.input(rows, self.input_dropout) @ self.table + self.bias), dim=-1)
+    def prepare(self, rows: np.ndarray | sp.csr_matrix) -> np.ndarray | sp.csr_matrix:
+        """Raw feature rows (n, width) as `forward` takes them, (n, inner)."""
+        return self.input.prepare(rows)
+
+    def forward(self, prepared: np.ndarray | sp.csr_matrix) -> Tensor:
+        hidden = self.input(prepared, self.input_dropout) @ self.table + self.bias
+        return nn.functional.normalize(self.out(hidden), dim=-1)
 
 
 class Aligner(nn.Module):
@@ -151,7 +180,9 @@ class Aligner(nn.Module):
         if features.width != head.settings["width"]:
             raise ValueError(f"the {modality} head takes features of width {head.settings['width']}, not {features.width}")
         self.eval()
-        parts = [head(features.vectors[start : start + size]).cpu().numpy() for start in range(0, len(features), size)]
+        parts = [
+            head(head.prepare(features.vectors[start : start + size])).cpu().numpy() for start in range(0, len(features), size)
+        ]
         self.train(was_training)
         return np.concatenate(parts)
 

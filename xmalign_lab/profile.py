@@ -5,7 +5,9 @@ The environment decides: `XMALIGN_PROFILE` (smoke | small | full), `XMALIGN_DATA
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +48,18 @@ def device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory for the next step instead of handing it back. Does nothing elsewhere.
+
+    A training step frees and asks for the same tens of megabytes again, and the kernel clears each page anew: this took
+    a quarter of a step's time. Numbers do not change.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc, largest = ctypes.CDLL(None), 2**31 - 1
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, largest)  # M_TRIM_THRESHOLD
 
 
 def repository() -> Path:

@@ -23,7 +23,14 @@ from filelock import FileLock
 
 from xmalign_lab import profile
 
-SHOWN_ONLY = ("plots.py", "widgets", "cli.py", "doctor.py")  # source that draws results and cannot change them
+SHOWN_ONLY = (
+    "plots.py",
+    "pictures.py",
+    "style.py",
+    "widgets",
+    "cli.py",
+    "doctor.py",
+)  # source that draws results and cannot change them
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from xmalign_lab import records
-from xmalign_lab.corpus import Corpus, Pairs, split_by_family
+from xmalign_lab import records, similarity
+from xmalign_lab.corpus import Corpus, CorpusError, Pairs, split_by_family
 from xmalign_lab.encoders.cache import encode
 from xmalign_lab.encoders.classic import ClassicImage, ClassicText
 from xmalign_lab.encoders.features import Features
@@ -85,3 +86,38 @@ def side(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features], mod
     rows = corpus.rows.set_index("id").loc[list(ids)]
     vectors = encode(Features(rows.index.to_numpy(object), features[modality].take(rows.index)))
     return Side(vectors, rows.index.to_numpy(object), rows.group.to_numpy(object), rows.family.to_numpy(object))
+
+
+def embedded(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pictures, names and captions of `corpus` (n rows, no keywords) and their aligned vectors (n, dim): a space."""
+    parts = [corpus.where_rows(modality="image"), corpus.where_rows(modality="text", kind=["name", "caption"])]
+    sides = [side(aligner, corpus, features, part.rows.modality.iloc[0], part.ids) for part in parts]
+    return pd.concat([part.rows for part in parts], ignore_index=True), np.concatenate([s.vectors for s in sides])
+
+
+def examples(
+    aligner: Aligner, corpus: Corpus, features: Mapping[str, Features], groups: Sequence[str], lang: str, vendor: str, k: int = 6
+) -> list[dict]:
+    """For each of `groups` its name or caption in `lang`, the `k` nearest pictures of `vendor` and the right one's rank.
+
+    As `pictures.retrieval_html` takes them: query, lang, rank, hits with picture and correct. Every picture of `corpus`
+    from that vendor is in the gallery. Raises `CorpusError` for a group without a text in `lang`.
+    """
+    texts = corpus.where_rows(lang=lang, kind=["name", "caption"], group=groups).rows.drop_duplicates("group")
+    texts = texts.set_index("group")
+    if lacking := [group for group in groups if group not in texts.index]:
+        raise CorpusError(f"{corpus.name}: group {lacking[0]!r} has no name or caption in {lang}")
+    texts = texts.loc[list(groups)]
+    gallery = side(aligner, corpus, features, "image", corpus.where_rows(modality="image", source=vendor).ids)
+    queries = side(aligner, corpus, features, "text", texts.id)
+    nearest = similarity.top_k(queries.vectors, gallery.vectors, k)[1]
+    ranks = similarity.ranks(queries.vectors, gallery.vectors, queries.groups, gallery.groups)
+    return [
+        {
+            "query": text,
+            "lang": lang,
+            "rank": rank,
+            "hits": [{"picture": corpus.picture(gallery.ids[i]), "correct": gallery.groups[i] == group} for i in row],
+        }
+        for group, text, rank, row in zip(texts.index, texts.text, ranks, nearest, strict=True)
+    ]

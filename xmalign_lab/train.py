@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -21,14 +22,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from xmalign_lab import schedules
+from xmalign_lab import profile, schedules
 from xmalign_lab.batches import Batches
 from xmalign_lab.corpus import Pairs
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.losses.contrastive import symmetric_info_nce
-from xmalign_lab.model import Aligner, Head, SparseInput
+from xmalign_lab.model import Aligner, DenseInput, Head, SparseInput
 
 TERMS: dict[str, Callable] = {"info_nce": symmetric_info_nce}
+SAVE_SECONDS = 20.0
 EDITABLE = ("temperature", "relations", "learning_rate", "terms")
 
 
@@ -44,8 +46,8 @@ class Recipe:
     name: str = "info_nce"
     seed: int = 0
     epochs: int = 40
-    batch_pairs: int = 1500
-    learning_rate: float = 3e-3
+    batch_pairs: int = 2000
+    learning_rate: float = 3.5e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
     dim: int = 256
@@ -136,11 +138,10 @@ def initial_state(recipe: Recipe, features: Mapping[str, Features], batches: Bat
         for modality, table in features.items():
             rows = table.vectors[batches.rows_of(modality)]
             sparse = not isinstance(rows, np.ndarray)
-            fitted = SparseInput.chosen(rows, recipe.least_count) if sparse else rows
-            inner = len(fitted) if sparse else min(recipe.components, table.width)
+            fitted = SparseInput.fit(rows, recipe.least_count) if sparse else DenseInput.fit(rows, recipe.components)
+            inner = fitted.inner if sparse else fitted.basis.shape[1]
             drop = recipe.image_dropout if modality == "image" else recipe.text_dropout
-            heads[modality] = Head(table.width, inner, recipe.hidden, recipe.dim, sparse, drop, recipe.dropout)
-            heads[modality].input.fit(fitted)
+            heads[modality] = Head(table.width, inner, recipe.hidden, recipe.dim, sparse, drop, recipe.dropout, fitted)
         aligner = Aligner(heads["image"], heads["text"], tau=recipe.temperature(0.0, {}, {})[0])
     return State(aligner, _optimiser(aligner, recipe), recipe)
 
@@ -153,11 +154,13 @@ def train(
     `features` maps "image" and "text" to Features; `pairs` hold ids of their rows. Everything is checked before the
     first step: an unknown id, an empty table of pairs or a relation that mixes modalities raises `CorpusError`.
     """
+    profile.keep_memory()
     batches = Batches(features, pairs, recipe.batch_pairs)
     state = state or initial_state(recipe, features, batches)
     total = recipe.epochs * batches.per_epoch
+    inputs = {modality: state.aligner.heads[modality].prepare(table.vectors) for modality, table in features.items()}
     while state.step < total:
-        step = _one_step(state, features, batches, total, recipe.seed)
+        step = _one_step(state, inputs, batches, total, recipe.seed)
         edit = yield step
         while edit is not None:
             _apply(edit, state)
@@ -165,14 +168,14 @@ def train(
     return state
 
 
-def _one_step(state: State, features: Mapping[str, Features], batches: Batches, total: int, seed: int) -> Step:
+def _one_step(state: State, inputs: Mapping, batches: Batches, total: int, seed: int) -> Step:
     recipe, aligner = state.recipe, state.aligner
     progress = state.step / max(1, total - 1)
     batch = batches.at(state.step, seed)
     aligner.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed * 1_000_003 + state.step)
-        encoded = {m: aligner.heads[m](features[m].vectors[rows]) for m, rows in batch.rows.items() if len(rows)}
+        encoded = {m: aligner.heads[m](inputs[m][rows]) for m, rows in batch.rows.items() if len(rows)}
     sims = {r.name: encoded[r.left_modality][r.left] @ encoded[r.right_modality][r.right].T for r in batch.relations}
     statistics = _statistics(sims, batch)
     tau, state.schedule = recipe.temperature(progress, statistics, state.schedule)
@@ -230,20 +233,20 @@ def fit(
 ) -> tuple[Aligner, pd.DataFrame]:
     """Drain `train`: the trained Aligner and one row per step.
 
-    With a `folder` the state is saved after every tenth of the run and a run found there goes on from it.
+    With a `folder` the state is saved every `SAVE_SECONDS` and at the end, and a run found there goes on from it.
     """
-    state, rows, last = None, [], 0
+    state, rows, saved = None, [], time.monotonic()
     if folder and (folder / "state.json").exists():
         state, rows = load_state(folder, recipe, features, pairs)
-        last = state.step
     steps = train(recipe, features, pairs, state)
-    bar = tqdm(steps, desc=recipe.name, unit="step", disable=not progress, initial=last, leave=False, delay=2)
+    begun = state.step if state else 0
+    bar = tqdm(steps, desc=recipe.name, unit="step", disable=not progress, initial=begun, leave=False, delay=2, mininterval=0.5)
     for step in bar:
         rows.append(step.row())
         state, bar.total = step.state, step.steps
-        if folder and step.step - last >= max(1, step.steps // 10):
+        if folder and (step.step == step.steps or time.monotonic() - saved > SAVE_SECONDS):
             save_state(step.state, rows, folder)
-            last = step.step
+            saved = time.monotonic()
     return state.aligner.eval(), pd.DataFrame(rows)
 
 

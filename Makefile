@@ -35,7 +35,7 @@ lab: data  ## JupyterLab on the first notebook
 test: test-unit test-notebooks  ## unit tests, then every notebook in the smoke profile
 
 test-unit: setup  ## unit tests only
-	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # On copies, because looking through the executed notebooks needs --overwrite.
 test-notebooks: setup  ## every notebook under nbmake, smoke profile, no network

@@ -37,7 +37,7 @@ def main() -> int:
     table = report.summary(scores)
     print(table.attrs["protocol"])
     for direction in ("text→image", "image→text"):
-        print(f"\n{direction}\n{report.wide(table, direction)}")
+        print(f"\n{direction}\n{report.wide(table, direction).to_string()}")
     chance = baselines.chance(scores[scores.direction == "text→image"])
     print("\nchance, text→image:", ", ".join(f"{name} {value:.4f}" for name, value in chance.items()))
     seconds = [run.environment["seconds"] for run in folds]

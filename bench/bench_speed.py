@@ -1,6 +1,6 @@
 """How long the parts take: importing, encoding every emoji picture, reading it back from the cache.
 
-    python bench/bench_speed.py
+python bench/bench_speed.py
 """
 
 from __future__ import annotations

@@ -410,3 +410,19 @@ def test_signing_turns_the_badge(written, tmp_path, monkeypatch):
         assert {labels["review"] for labels in captions.labels} == {"reviewed by Asha M."}
     finally:
         grammar.lexicon.cache_clear()
+
+
+def test_the_command_line_writes_a_review_and_signs_it(tmp_path, monkeypatch, capsys):
+    import pandas as pd
+
+    from xmalign_lab import cli
+    from xmalign_lab.corpora import review
+
+    path, signed = tmp_path / "review.csv", {}
+    assert cli.main(["review", str(path), "--languages", "swh_Latn"]) == 0
+    monkeypatch.setattr(review, "sign", lambda given: signed.update(review.read_review(given)) or signed)
+    assert cli.main(["review", str(path), "--sign"]) == 0 and signed == {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.assign(**{"ok?": "yes", "reviewer": "Asha Juma"}).to_csv(path, index=False)
+    assert cli.main(["review", str(path), "--sign"]) == 0
+    assert signed == {"swh_Latn": "Asha Juma"} and "reviewed by Asha Juma" in capsys.readouterr().out

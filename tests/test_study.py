@@ -55,6 +55,16 @@ def test_bridge_has_no_image_target_pair_and_direct_has(world):
         bridge(toy, ["sin_Sinh"])
 
 
+def test_a_held_out_vendor_is_scored_but_never_trained_on(world, tmp_path):
+    toy, features = world
+    without = bridge(toy, ["swh_Latn"], hold_out=("twitter",))
+    assert not without.rows.left.str.endswith(":twitter").any() and without.rows.left.str.endswith(":google").any()
+    run = study.run_fold(RECIPE, toy, features, lambda c: bridge(c, ["swh_Latn"], hold_out=("twitter",)), 0, tmp_path)
+    assert set(run.scores.gallery) == {"google", "twitter"}
+    with pytest.raises(CorpusError, match="no pictures from 'apple'; it has google, twitter"):
+        bridge(toy, ["swh_Latn"], hold_out=["apple"])
+
+
 def test_five_folds_test_every_family_once_and_train_on_none_of_it(world, tmp_path):
     toy, features = world
     trained_on = []

@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("table", type=Path, help="CSV, Parquet or JSONL")
     check.add_argument("--images", type=Path, help="folder of the pictures (default: the table's folder)")
     review = command("review", _review, "write every form of the scene grammars as a CSV for a speaker to review")
-    review.add_argument("out", type=Path, help="the CSV to write")
+    review.add_argument("out", type=Path, help="the CSV to write, or with --sign to read")
+    review.add_argument("--sign", action="store_true", help="read the filled-in CSV and put its reviewers into the lexicon")
     review.add_argument("--languages", nargs="*", default=None, metavar="CODE", help="for instance swh_Latn (default: all)")
     command("languages", _languages, "every language code, with its name, script, family and resource tier")
     return parser
@@ -67,7 +68,11 @@ def _check(options) -> int:
 def _review(options) -> None:
     from xmalign_lab.corpora import review
 
-    print(f"wrote {review.write_review(options.out, options.languages)}")
+    if options.sign:
+        signed = review.sign(options.out)
+        print("\n".join(f"{lang}: reviewed by {name}" for lang, name in signed.items()) or "no language is signed: see the CSV")
+    else:
+        print(f"wrote {review.write_review(options.out, options.languages)}")
 
 
 def _languages(options) -> None:

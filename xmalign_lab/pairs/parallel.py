@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 
 
-def bridge(corpus: Corpus, targets: list[str], pivot: str = "eng_Latn") -> Pairs:
+def bridge(corpus: Corpus, targets: list[str], pivot: str = "eng_Latn", hold_out: Collection[str] = ()) -> Pairs:
     """Images with pivot texts, and pivot texts with target texts of the same kind: no image–target pair at all.
 
     The target languages reach the images only over the pivot. Sources are `image-<pivot>` and
-    `<pivot>-<target>`. A target without any text raises `CorpusError`.
+    `<pivot>-<target>`. `hold_out` names picture sources (vendors) that training must not see, such as ("twitter",): they
+    are still scored. A target without any text, or a source that the corpus lacks, raises `CorpusError`.
     """
-    image = {"modality": "image"}
+    vendors = set(corpus.where_rows(modality="image").rows.source)
+    if unknown := set(hold_out) - vendors:
+        raise CorpusError(f"{corpus.name}: no pictures from {sorted(unknown)[0]!r}; it has {', '.join(sorted(vendors))}")
+    image = {"modality": "image", "source": vendors - set(hold_out)}
     pairs = Pairs.by_group(corpus, image, {"lang": pivot, "modality": "text"}, f"image-{pivot}")
     for target in targets:
         if target not in corpus.languages:

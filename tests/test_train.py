@@ -9,12 +9,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from xmalign_lab.batches import Batches
+from xmalign_lab.batches import Batch, Batches, Relation
 from xmalign_lab.corpus import CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.model import Aligner, DenseInput, Head, SparseInput, dropout
 from xmalign_lab.schedules import Constant, Cosine, Linear
-from xmalign_lab.train import Edit, Recipe, fit, load_state, save_state, train
+from xmalign_lab.train import Edit, Recipe, _statistics, fit, load_state, save_state, train
 
 SMALL = Recipe(least_count=1, epochs=4, batch_pairs=40, dim=16, hidden=24, components=12, temperature=Cosine(0.3, 0.1))
 N = 30
@@ -235,3 +235,12 @@ def test_dropout_keeps_the_mean_and_does_nothing_when_not_training():
     assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
     assert torch.equal(dropout(x, 0.3, training=False), x)
+
+
+def test_batch_statistics_are_the_means_over_believed_pairs_and_over_all_others():
+    sims = {"a": torch.tensor([[0.9, 0.1], [0.2, 0.7]]), "b": torch.tensor([[0.5, -0.3, 0.4]])}
+    masks = {"a": torch.tensor([[True, False], [False, True]]), "b": torch.tensor([[True, False, True]])}
+    batch = Batch({}, [Relation(name, "text", "text", None, None, mask, mask.float()) for name, mask in masks.items()])
+    statistics = _statistics(sims, batch)
+    assert statistics["positive"] == pytest.approx((0.9 + 0.7 + 0.5 + 0.4) / 4)
+    assert statistics["negative"] == pytest.approx((0.1 + 0.2 - 0.3) / 3, abs=1e-6)

@@ -201,9 +201,11 @@ def _one_step(state: State, inputs: Mapping, batches: Batches, total: int, seed:
 def _statistics(sims: Mapping[str, torch.Tensor], batch) -> dict[str, float]:
     """Mean similarity of believed pairs and of all others in the batch, over relations: what a Schedule may use."""
     with torch.no_grad():
-        positive = torch.cat([sims[r.name][r.positives] for r in batch.relations])
-        negative = torch.cat([sims[r.name][~r.positives] for r in batch.relations])
-        return {"positive": float(positive.mean()), "negative": float(negative.mean()) if len(negative) else 0.0}
+        total = torch.stack([sims[r.name].sum() for r in batch.relations]).sum()
+        positive = torch.stack([(sims[r.name] * r.positives).sum() for r in batch.relations]).sum()
+        pairs = sum(int(r.positives.sum()) for r in batch.relations)
+        others = sum(r.positives.numel() for r in batch.relations) - pairs
+        return {"positive": float(positive / pairs), "negative": float((total - positive) / max(1, others))}
 
 
 def _learning_rate(recipe: Recipe, progress: float) -> float:

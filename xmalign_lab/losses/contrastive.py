@@ -28,10 +28,11 @@ def info_nce(sim: Sims, positives: Mask, tau: Tensor | float, weight: Tensor | f
     Computed in float32. No pair with weight gives zero with a gradient.
     """
     logits = sim.float() / tau
-    weight = torch.as_tensor(weight, dtype=logits.dtype, device=logits.device) * positives
-    rivals = torch.logsumexp(logits.masked_fill(positives, -torch.inf), dim=1, keepdim=True)
-    # A row whose every column is positive has no rival: its term is exactly zero, not -inf.
-    terms = torch.nn.functional.softplus(torch.where(torch.isinf(rivals), torch.full_like(logits, -torch.inf), rivals - logits))
+    rivals = torch.logsumexp(logits.masked_fill(positives, -torch.inf), dim=1)
+    row, column = positives.nonzero(as_tuple=True)
+    # A row whose every column is positive has no rival: softplus(-inf) makes its term exactly zero.
+    terms = torch.nn.functional.softplus(rivals[row] - logits[row, column])
+    weight = torch.as_tensor(weight, dtype=logits.dtype, device=logits.device).broadcast_to(logits.shape)[row, column]
     total = weight.sum()
     return (terms * weight).sum() / torch.where(total > 0, total, torch.ones_like(total))
 

@@ -209,6 +209,7 @@ def _small(bundle: dict, name: str) -> str:
     """The picture of one output for a card; '' if it has none."""
     if PLOTLY in bundle:
         traces = [trace | {"showscale": False} if "z" in trace else trace for trace in bundle[PLOTLY]["data"]]
+        traces = [t | {"marker": t["marker"] | {"size": 4}} if "size" in t.get("marker", {}) else t for t in traces]
         return _figure(bundle[PLOTLY] | {"data": traces}, f"thumbnail-{name}", thumbnail=True)
     for kind in PICTURES:
         if kind in bundle:

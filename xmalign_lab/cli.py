@@ -12,6 +12,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stdout = None
+        return 0
     except (ValueError, OSError, RuntimeError) as error:  # CorpusError is a ValueError
         print(f"xmalign {options.command}: {error}", file=sys.stderr)
         return 1
@@ -31,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("name", choices=["emoji"])
     fetch.add_argument("--openmoji", action="store_true", help="with OpenMoji's drawings as a third vendor")
     check = command("check", _check, "look through your own table for what leaks between splits")
-    check.add_argument("table", type=Path, help="CSV, Parquet or JSONL")
+    check.add_argument("table", type=Path, help="CSV, TSV, Parquet or JSONL")
     check.add_argument("--images", type=Path, help="folder of the pictures (default: the table's folder)")
     review = command("review", _review, "write every form of the scene grammars as a CSV for a speaker to review")
     review.add_argument("out", type=Path, help="the CSV to write, or with --sign to read")

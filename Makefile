@@ -30,7 +30,7 @@ demo: data  ## the main job: notebooks 00-07 on real data, a results table, buil
 	@$(BIN)/python bench/demo.py
 
 lab: data  ## JupyterLab on the first notebook
-	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	@$(BIN)/jupyter lab $$(test "$$(id -u)" != 0 || echo --allow-root) notebooks/00_start_here.ipynb  # root: a container
 
 test: test-unit test-notebooks  ## unit tests, then every notebook in the smoke profile
 

@@ -1,4 +1,4 @@
-"""InfoNCE against closed forms and a brute-force loop over embeddings at stated angles."""
+"""Losses against closed forms, torch's own, and brute-force loops over embeddings at stated angles."""
 
 import math
 
@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmalign_lab.losses.contrastive import info_nce, symmetric_info_nce
+from xmalign_lab.losses.contrastive import info_nce, sigmoid_pairs, smoothed_softmax, symmetric_info_nce
+from xmalign_lab.losses.transfer import squared_distance, structure
 
 
 def at_angles(degrees: list[float]) -> torch.Tensor:
@@ -96,3 +97,67 @@ def test_gradient_reaches_a_learned_temperature():
 def test_half_precision_similarities_are_summed_in_single():
     sim = torch.tensor([[1.0, 0.999]], dtype=torch.float16)
     assert info_nce(sim, torch.tensor([[True, False]]), 0.01).dtype == torch.float32
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_softmax_with_one_positive_a_row_is_torchs_cross_entropy(smoothing):
+    generator = torch.Generator().manual_seed(0)
+    sim = torch.rand(6, 6, generator=generator)
+    order = torch.randperm(6, generator=generator)
+    positives = torch.nn.functional.one_hot(order, 6).bool()
+    rows = torch.nn.functional.cross_entropy(sim / 0.2, order, label_smoothing=smoothing)
+    columns = torch.nn.functional.cross_entropy(sim.T / 0.2, order.argsort(), label_smoothing=smoothing)
+    assert smoothed_softmax(sim, positives, 0.2, smoothing=smoothing).item() == pytest.approx(float(rows + columns) / 2, rel=1e-6)
+
+
+def test_smoothed_softmax_counts_a_row_by_its_weight():
+    sim = torch.tensor([[0.9, 0.1, 0.0], [0.3, 0.2, 0.1], [0.0, 0.5, 0.4]])
+    positives = torch.eye(3, dtype=torch.bool)
+    weight = torch.tensor([1.0, 0.0, 0.5])[:, None].expand(3, 3)
+    log_p, log_q = torch.log_softmax(sim, 1).diag(), torch.log_softmax(sim, 0).diag()
+    expected = -((log_p[0] + 0.5 * log_p[2]) / 1.5 + (log_q[0] + 0.5 * log_q[2]) / 1.5) / 2
+    assert smoothed_softmax(sim, positives, 1.0, weight, smoothing=0.0).item() == pytest.approx(float(expected), rel=1e-6)
+    nothing = smoothed_softmax(sim.requires_grad_(), positives, 1.0, 0.0)
+    nothing.backward()
+    assert nothing.item() == 0 and torch.equal(sim.grad, torch.zeros(3, 3))
+
+
+def test_sigmoid_pairs_against_a_loop_over_every_pair():
+    sim = torch.tensor([[0.9, 0.1, 0.3], [0.2, 0.8, -0.4]])
+    positives = torch.tensor([[True, False, True], [False, True, False]])
+    weight = torch.tensor([[1.0, 9.0, 0.5], [9.0, 0.25, 9.0]])  # what stands at a negative does not matter
+    total = 0.0
+    for i in range(2):
+        for j in range(3):
+            z, w = (1.0, float(weight[i, j])) if positives[i, j] else (-1.0, 1.0)
+            total += w * math.log(1 + math.exp(-z * (float(sim[i, j]) / 0.1 - 2.71)))
+    assert sigmoid_pairs(sim, positives, 0.1, weight, -2.71).item() == pytest.approx(total / 1.75, rel=1e-5)
+    free = sim.clone().requires_grad_()
+    nothing = sigmoid_pairs(free, positives, 0.1, 0.0, -2.71)
+    nothing.backward()
+    assert nothing.item() == 0 and torch.equal(free.grad, torch.zeros(2, 3))
+
+
+def test_squared_distance_is_the_distance_of_unit_vectors():
+    x = torch.nn.functional.normalize(torch.tensor([[1.0, 2.0], [3.0, -1.0]]), dim=1)
+    y = torch.nn.functional.normalize(torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 0.5]]), dim=1)
+    positives = torch.tensor([[True, True, False], [False, False, True]])
+    distances = [((x[i] - y[j]) ** 2).sum() for i, j in ((0, 0), (0, 1), (1, 2))]
+    assert squared_distance(x @ y.T, positives).item() == pytest.approx(float(sum(distances)) / 3, rel=1e-5)
+    assert squared_distance(x @ y.T, positives, 0.0).item() == 0
+
+
+def test_structure_compares_the_two_similarity_matrices_pair_by_pair():
+    x, y = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), torch.randn(5, 3)
+    positives = torch.zeros(4, 5, dtype=torch.bool)
+    pairs = [(0, 4), (1, 0), (3, 2)]
+    for i, j in pairs:
+        positives[i, j] = True
+    squares = [
+        float((x[pairs[k][0]] @ x[pairs[n][0]] - y[pairs[k][1]] @ y[pairs[n][1]]) ** 2) for k, n in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert structure(x, y, positives).item() == pytest.approx(sum(squares) / 3, rel=1e-5)
+    assert structure(x, x, torch.eye(4, dtype=torch.bool)).item() == 0
+    one = x.clone().requires_grad_()
+    structure(one, y, torch.zeros(4, 5, dtype=torch.bool)).backward()
+    assert torch.equal(one.grad, torch.zeros(4, 3))

@@ -123,9 +123,9 @@ def test_a_learned_temperature_learns_and_a_scheduled_one_does_not():
 
 
 def test_recipe_round_trip_and_errors():
-    recipe = replace(SMALL, temperature=Linear(0.2, 0.1), relations={"image-eng_Latn": 2.0})
+    recipe = replace(SMALL, temperature=Linear(0.2, 0.1), relations={"image-eng_Latn": 2.0}, fixed=("image",))
     assert Recipe.from_json(recipe.to_json()) == recipe
-    with pytest.raises(ValueError, match="known are info_nce"):
+    with pytest.raises(ValueError, match="known are align, distance, info_nce, siglip, structure"):
         Recipe(terms={"focal": 1.0})
     with pytest.raises(ValueError, match="unknown field 'lr'.*learning_rate"):
         Recipe.from_json('{"lr": 1}')
@@ -244,3 +244,34 @@ def test_batch_statistics_are_the_means_over_believed_pairs_and_over_all_others(
     statistics = _statistics(sims, batch)
     assert statistics["positive"] == pytest.approx((0.9 + 0.7 + 0.5 + 0.4) / 4)
     assert statistics["negative"] == pytest.approx((0.1 + 0.2 - 0.3) / 3, abs=1e-6)
+
+
+def test_a_fixed_modality_is_the_space_already_and_only_the_text_moves_towards_it(tmp_path):
+    features, pairs = world()
+    space = Features.from_arrays(np.eye(N, SMALL.dim, dtype=np.float32) + 0.1, features["image"].ids)
+    calm = replace(SMALL, fixed=("image",), terms={"distance": 1.0}, epochs=80, text_dropout=0.0, dropout=0.0)
+    aligner, steps = fit(calm, {"image": space, "text": features["text"]}, pairs, progress=False)
+    given = space.vectors / np.linalg.norm(space.vectors, axis=1, keepdims=True)
+    assert np.allclose(aligner.encode_image(space), given, atol=1e-6)
+    assert steps.total.iloc[-1] < 0.2 * steps.total.iloc[0]
+    aligner.save(tmp_path)
+    again = Aligner.load(tmp_path)
+    assert np.array_equal(again.encode_image(space), aligner.encode_image(space))
+    assert np.array_equal(again.encode_text(features["text"]), aligner.encode_text(features["text"]))
+    with pytest.raises(ValueError, match="width 20 is not the space's 16"):
+        fit(calm, features, pairs, progress=False)
+
+
+@pytest.mark.parametrize("term", ["align", "siglip", "distance", "structure"])
+def test_every_term_falls_while_it_is_trained(term):
+    features, pairs = world()
+    calm = replace(SMALL, terms={term: 1.0}, epochs=60, bias=-2.7, image_dropout=0.0, text_dropout=0.0, dropout=0.0)
+    _, steps = fit(calm, features, pairs, progress=False)
+    assert steps.total.iloc[-5:].mean() < 0.7 * steps.total.iloc[:5].mean()
+
+
+def test_siglips_bias_is_learned_only_by_its_own_loss():
+    features, pairs = world()
+    for term, moves in (("siglip", True), ("info_nce", False)):
+        *_, last = train(replace(SMALL, terms={term: 1.0}, bias=-2.7), features, pairs)
+        assert (float(last.state.aligner.bias) != pytest.approx(-2.7)) is moves

@@ -26,10 +26,31 @@ from xmalign_lab import profile, schedules
 from xmalign_lab.batches import Batches
 from xmalign_lab.corpus import Pairs
 from xmalign_lab.encoders.features import Features
-from xmalign_lab.losses.contrastive import symmetric_info_nce
-from xmalign_lab.model import Aligner, DenseInput, Head, SparseInput
+from xmalign_lab.losses.contrastive import sigmoid_pairs, smoothed_softmax, symmetric_info_nce
+from xmalign_lab.losses.transfer import squared_distance, structure
+from xmalign_lab.model import Aligner, DenseInput, Fixed, Head, SparseInput
 
-TERMS: dict[str, Callable] = {"info_nce": symmetric_info_nce}
+
+@dataclass(frozen=True)
+class View:
+    """What a term sees of one relation in one batch: unit vectors (n, d) and (m, d), their product, belief, τ, bias."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+    sim: torch.Tensor
+    positives: torch.Tensor
+    weight: torch.Tensor
+    tau: torch.Tensor | float
+    bias: torch.Tensor
+
+
+TERMS: dict[str, Callable[[View], torch.Tensor]] = {
+    "info_nce": lambda v: symmetric_info_nce(v.sim, v.positives, v.tau, v.weight),
+    "align": lambda v: smoothed_softmax(v.sim, v.positives, v.tau, v.weight),
+    "siglip": lambda v: sigmoid_pairs(v.sim, v.positives, v.tau, v.weight, v.bias),
+    "distance": lambda v: squared_distance(v.sim, v.positives, v.weight),
+    "structure": lambda v: structure(v.left, v.right, v.positives),
+}
 SAVE_SECONDS = 20.0
 EDITABLE = ("temperature", "relations", "learning_rate", "terms")
 
@@ -39,8 +60,9 @@ class Recipe:
     """Everything that decides a run, apart from its data. Prints as JSON (`to_json`) and reads back (`from_json`).
 
     `terms` weighs losses by name, `relations` weighs the sources of the pairs (1 where not named). `temperature` is a
-    Schedule, or its start value is learned with `learn_temperature`. Raises `ValueError` for an unknown
-    term, schedule or field, naming the known ones.
+    Schedule, or its start value is learned with `learn_temperature`; `bias` is where SigLIP's starts. The modalities in
+    `fixed` bring vectors of width `dim` that are the space already. Raises `ValueError` for an unknown term, schedule or
+    field, naming the known ones.
     """
 
     name: str = "info_nce"
@@ -59,6 +81,8 @@ class Recipe:
     dropout: float = 0.3
     temperature: schedules.Schedule = field(default_factory=lambda: schedules.Constant(0.1))
     learn_temperature: bool = False
+    bias: float = 0.0
+    fixed: tuple[str, ...] = ()
     terms: Mapping[str, float] = field(default_factory=lambda: {"info_nce": 1.0})
     relations: Mapping[str, float] = field(default_factory=dict)
 
@@ -68,6 +92,7 @@ class Recipe:
                 raise ValueError(f"unknown term {term!r}; known are {', '.join(sorted(TERMS))}")
         if self.epochs < 1 or self.batch_pairs < 2:
             raise ValueError("a recipe needs at least 1 epoch and 2 pairs in a batch")
+        object.__setattr__(self, "fixed", tuple(self.fixed))  # JSON knows lists only
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "temperature": schedules.to_dict(self.temperature)}, indent=2, sort_keys=True)
@@ -136,13 +161,18 @@ def initial_state(recipe: Recipe, features: Mapping[str, Features], batches: Bat
         torch.manual_seed(recipe.seed)
         heads = {}
         for modality, table in features.items():
+            if modality in recipe.fixed:
+                if table.width != recipe.dim:
+                    raise ValueError(f"{modality} is fixed, but its width {table.width} is not the space's {recipe.dim}")
+                heads[modality] = Fixed(table.width)
+                continue
             rows = table.vectors[batches.rows_of(modality)]
             sparse = not isinstance(rows, np.ndarray)
             fitted = SparseInput.fit(rows, recipe.least_count) if sparse else DenseInput.fit(rows, recipe.components)
             inner = fitted.inner if sparse else fitted.basis.shape[1]
             drop = recipe.image_dropout if modality == "image" else recipe.text_dropout
             heads[modality] = Head(table.width, inner, recipe.hidden, recipe.dim, sparse, drop, recipe.dropout, fitted)
-        aligner = Aligner(heads["image"], heads["text"], tau=recipe.temperature(0.0, {}, {})[0])
+        aligner = Aligner(heads["image"], heads["text"], recipe.temperature(0.0, {}, {})[0], recipe.bias)
     return State(aligner, _optimiser(aligner, recipe), recipe)
 
 
@@ -176,14 +206,20 @@ def _one_step(state: State, inputs: Mapping, batches: Batches, total: int, seed:
     with torch.random.fork_rng():
         torch.manual_seed(seed * 1_000_003 + state.step)
         encoded = {m: aligner.heads[m](inputs[m][rows]) for m, rows in batch.rows.items() if len(rows)}
-    sims = {r.name: encoded[r.left_modality][r.left] @ encoded[r.right_modality][r.right].T for r in batch.relations}
+    # index_select, not []: its gradient needs no sorting
+    sides = {
+        r.name: (encoded[r.left_modality].index_select(0, r.left), encoded[r.right_modality].index_select(0, r.right))
+        for r in batch.relations
+    }
+    sims = {name: left @ right.T for name, (left, right) in sides.items()}
     statistics = _statistics(sims, batch)
     tau, state.schedule = recipe.temperature(progress, statistics, state.schedule)
     tau = aligner.tau if recipe.learn_temperature else tau
     terms, loss = {}, torch.zeros(())
     for relation in batch.relations:
+        view = View(*sides[relation.name], sims[relation.name], relation.positives, relation.weight, tau, aligner.bias)
         for name, weight in recipe.terms.items():
-            value = TERMS[name](sims[relation.name], relation.positives, tau, relation.weight)
+            value = TERMS[name](view)
             terms[f"{relation.name}/{name}"] = float(value.detach())
             loss = loss + weight * recipe.relations.get(relation.name, 1.0) * value
     rate = _learning_rate(recipe, progress)

@@ -1,12 +1,9 @@
-"""Per-query values and their summary, on tables small enough to write the answer out."""
+"""Per-query values, on tables small enough to write the answer out."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from xmalign_lab.evaluate import report
 from xmalign_lab.evaluate.retrieval import SCORE_COLUMNS, Side, per_query, rank_queries
 
 
@@ -41,40 +38,3 @@ def test_a_metric_is_the_mean_over_galleries_per_query():
     assert per_query(table, "R@10").value.tolist() == [1, 0.5, 0.5]
     with pytest.raises(ValueError, match="known are MRR, R@1"):
         per_query(table, "R@2")
-
-
-def test_summary_and_protocol():
-    table = report.summary(scores({"google": [1, 4, 20, 3], "twitter": [1, 4, 20, 3]}))
-    value = table.set_index("metric").value
-    assert value["R@1"] == 0.25 and value["R@5"] == 0.75 and value["mean rank"] == 7 and value["median rank"] == 3.5
-    assert "galleries of 100 items" in table.attrs["protocol"] and "ties: mean rank" in table.attrs["protocol"]
-    shown = report.wide(table, "text→image")
-    assert shown.loc["swh_Latn", "median rank"] == "4" and shown.loc["swh_Latn", "R@1"].startswith("0.250 [")
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(0, 99))
-@settings(max_examples=40)
-def test_interval_lies_in_the_range_and_covers_a_constant(values, seed):
-    values = np.array(values)
-    low, high = report.family_bootstrap(values, np.arange(len(values)) % 5, draws=200, seed=seed)
-    assert values.min() - 1e-9 <= low <= high <= values.max() + 1e-9
-    assert report.family_bootstrap(np.full(9, 0.3), np.arange(9) % 4, draws=50) == pytest.approx((0.3, 0.3))
-
-
-def test_interval_against_scipy_when_every_row_is_its_own_family():
-    from scipy.stats import bootstrap
-
-    values = np.random.default_rng(0).beta(1, 3, 400)
-    theirs = bootstrap(
-        (values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    ours = report.family_bootstrap(values, np.arange(400), draws=4000)
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.003)
-
-
-def test_copies_do_not_narrow_the_interval():
-    values, families = np.random.default_rng(0).random(60), np.arange(60)
-    once = report.family_bootstrap(values, families)
-    copied = report.family_bootstrap(np.repeat(values, 5), np.repeat(families, 5))
-    as_rows = report.family_bootstrap(np.repeat(values, 5), np.arange(300))
-    assert copied == pytest.approx(once) and (as_rows[1] - as_rows[0]) < 0.6 * (once[1] - once[0])

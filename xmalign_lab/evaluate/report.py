@@ -1,29 +1,43 @@
-"""Means, intervals and the table: the only place where per-query values are summed up."""
+"""Means, intervals and the tables that carry their own tests: the only place where per-query values are summed up."""
 
 from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from string import ascii_letters
 
 import numpy as np
 import pandas as pd
 
-from xmalign_lab.evaluate.retrieval import METRICS, per_query
+from xmalign_lab import languages
+from xmalign_lab.evaluate import significance
+from xmalign_lab.evaluate.retrieval import per_query
+
+ALPHA = 0.05
+TABLE_COLUMNS = "letter method lang metric value low high queries families seeds beats".split()
+TEST_COLUMNS = "a b lang difference low high p_bootstrap p_permutation smallest".split()
+CORRECTIONS = {"holm": significance.holm, "benjamini-hochberg": significance.benjamini_hochberg, "none": np.asarray}
+LATEX = {char: "\\" + char for char in "&%$#_{}"} | {"→": r"$\to$", "≤": r"$\leq$", "α": r"$\alpha$", "–": "--", "^": r"\^{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+LATEX = str.maketrans(LATEX)
 
 
 def family_bootstrap(values: np.ndarray, families: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0) -> tuple:
     """Percentile interval `(low, high)` of the mean of `values` (n,), resampling whole families (n,), not rows.
 
-    Near-copies stand or fall together, so rows would make the interval too narrow: the cluster bootstrap
-    (Davison & Hinkley 1997, §3.8). A draw's mean is its sum over its count.
+    Near-copies stand or fall together, so rows would make the interval too narrow (`significance.bootstrap_means`).
     """
-    _, codes = np.unique(np.asarray(families).astype(str), return_inverse=True)
-    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=draws)
-    means = (times @ sums) / (times @ counts)
+    means = significance.bootstrap_means(np.asarray(values)[None], families, draws, seed)[:, 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def summary(scores: pd.DataFrame, metrics: tuple[str, ...] = tuple(METRICS), seed: int = 0) -> pd.DataFrame:
+def summary(
+    scores: pd.DataFrame, metrics: tuple[str, ...] = ("MRR", "R@1", "R@5", "R@10", "mean rank"), seed: int = 0
+) -> pd.DataFrame:
     """A row per language, direction and metric: value, low, high (95 %, families resampled), queries; median rank too.
 
     The protocol goes with the table in `attrs["protocol"]`: print it with the numbers.
@@ -42,24 +56,189 @@ def summary(scores: pd.DataFrame, metrics: tuple[str, ...] = tuple(METRICS), see
 
 
 def protocol(scores: pd.DataFrame) -> str:
-    """How the numbers were made, in one line: gallery sizes, queries, galleries averaged, tie rule, interval."""
+    """How the numbers were made, in one line: gallery sizes, queries, galleries averaged, tie rule, interval.
+
+    A column `protocol` of the scores says how the ranks were taken; without it, "ties: mean rank".
+    """
     sizes = sorted(scores["size"].unique())
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
     galleries = ", ".join(sorted(scores.gallery.unique()))
+    ranks = " | ".join(sorted(scores.protocol.unique())) if "protocol" in scores else "ties: mean rank"
     return (
         f"galleries of {size} items, mean over {galleries}; {scores['query'].nunique():,} queries in "
-        f"{scores.family.nunique():,} families; ties: mean rank; intervals: 95 %, bootstrap over families"
+        f"{scores.family.nunique():,} families; {ranks}; intervals: 95 %, bootstrap over families"
     )
 
 
 def wide(table: pd.DataFrame, direction: str, metrics: tuple[str, ...] = ("MRR", "R@1", "R@10", "median rank")) -> pd.DataFrame:
     """A table to read: a row per language, `value [low, high]` per metric."""
-
-    def cell(row) -> str:
-        if row.metric.endswith("rank"):
-            return f"{row.value:.0f}"
-        return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-
     part = table[(table.direction == direction) & table.metric.isin(metrics)]
-    cells = part.assign(cell=[cell(row) for row in part.itertuples()])
+    texts = (f"{r.value:.0f}" if "rank" in r.metric else f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in part.itertuples())
+    cells = part.assign(cell=list(texts))
     return cells.pivot(index="lang", columns="metric", values="cell")[list(metrics)].rename_axis(None, axis=1)
+
+
+def p_text(p: float, floor: bool = False) -> str:
+    """'p = 0.023'; 'p ≤ 0.0001' for the `floor`, the smallest p that so many draws can give."""
+    return f"p {'≤' if floor else '='} {np.format_float_positional(p, precision=2, fractional=False, trim='-')}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side with their own tests, made by `compare`; a notebook shows it as `to_html` does.
+
+    `table`: a row per method and language (and `mean`, over the languages): letter, method, lang, metric, value, low, high,
+    queries, families, seeds, beats (letters of the methods it beats). `tests`: a row per two methods and language: a, b,
+    lang, difference (a - b), low, high, p_bootstrap, p_permutation, p (the larger), p_adjusted, smallest (the true difference
+    that these queries would have shown at `ALPHA`, uncorrected, with probability 0.8). `floor`: the smallest p of so many draws.
+    """
+
+    table: pd.DataFrame
+    tests: pd.DataFrame
+    metric: str
+    protocol: str
+    caption: str
+    floor: float
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point that are shown."""
+        return 1 if self.metric.endswith("rank") else 3
+
+    def to_csv(self) -> str:
+        """The numbers, a row per method and language, `beats` as letters with a space between."""
+        return self.table.assign(beats=self.table.beats.map(" ".join)).to_csv(index=False)
+
+    def to_markdown(self) -> str:
+        """A pipe table, its caption below."""
+        escape = partial(re.compile(r"([\\|*_<`\[\]])").sub, r"\\\1")
+        head, *rows = self._grid("**{}**", "<sup>{}</sup>", escape)
+        lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(self.caption)}\n"
+
+    def to_latex(self) -> str:
+        """A `table` for the package booktabs."""
+        grid = self._grid(r"\textbf{{{}}}", r"\textsuperscript{{{}}}", lambda text: text.translate(LATEX))
+        head, *rows = [" & ".join(line) + r" \\" for line in grid]
+        start = [r"\begin{table}", r"\centering", rf"\caption{{{self.caption.translate(LATEX)}}}"]
+        start += [rf"\begin{{tabular}}{{ll{'r' * self.table.lang.nunique()}}}", r"\toprule", head, r"\midrule"]
+        return "\n".join([*start, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+    def to_html(self) -> str:
+        """The table as the page around it draws tables, light or dark; all tests are folded away below."""
+        head, *rows = self._grid("<b>{}</b>", "<sup>{}</sup>", html.escape)
+        rows = [[letter, f'<div style="text-align:left">{name}</div>', *cells] for letter, name, *cells in rows]
+        table = pd.DataFrame(rows, columns=head).to_html(index=False, border=0, escape=False)
+        return (
+            f'<div style="font-variant-numeric:tabular-nums">{table}<p style="opacity:.75;max-width:60em">'
+            f"{html.escape(self.caption)}</p><details><summary>all {len(self.tests):,} tests</summary>"
+            f"{self.readable_tests().to_html(index=False, border=0)}</details></div>"
+        )
+
+    _repr_html_ = to_html
+
+    def readable_tests(self) -> pd.DataFrame:
+        """`tests` as text, the surest first: `+0.012 [+0.003, +0.021]`, `p ≤ 0.0001`."""
+        tests, form = self.tests.sort_values("p_adjusted", kind="stable"), f"{{:+.{self.digits}f}}".format
+        differences = [f"{form(t.difference)} [{form(t.low)}, {form(t.high)}]" for t in tests.itertuples()]
+        shown = tests[["a", "b", "lang"]].assign(difference=differences)
+        for column, of in (("p_bootstrap", "p_bootstrap"), ("p_permutation", "p_permutation"), ("p_adjusted", "p")):
+            shown[column] = list(map(p_text, tests[column], tests[of] <= self.floor))
+        return shown.assign(smallest=[form(value)[1:] for value in tests.smallest])
+
+    def _grid(self, best: str, raised: str, escape) -> list[list[str]]:
+        """Marked-up cells: the names of the columns, then a row per method with its letter."""
+        head, rows = ["", "method"], {}
+        for lang, part in self.table.groupby("lang", sort=False):
+            head.append(escape(languages.info(lang).name if languages.known(lang) else lang))
+            first, second = part.sort_values("value", ascending=self.metric.endswith("rank"), kind="stable").letter[:2]
+            for r in part.itertuples():
+                value, low, high = (f"{number:.{self.digits}f}" for number in (r.value, r.low, r.high))
+                cell = (best if r.letter == first and second in r.beats else "{}").format(value) + f" [{low}, {high}]"
+                row = rows.setdefault(r.letter, [r.letter, escape(" ".join(r.method.split()))])
+                row.append(cell + (raised.format(",".join(r.beats)) if r.beats else ""))
+        return [head, *rows.values()]
+
+
+def compare(
+    scores: Mapping[str, pd.DataFrame],
+    metric: str = "MRR",
+    direction: str = "text→image",
+    langs: Sequence[str] | None = None,
+    correction: str = "holm",
+    draws: int = 10_000,
+) -> Comparison:
+    """The methods of `scores` {name: ranks} against each other, on the queries they share, by language and on average.
+
+    One beats another where the paired bootstrap and the paired permutation test over families both say so at `ALPHA`,
+    corrected over all tests of the table. A column `seed` names a repetition (its folds share it); of several, the
+    bootstrap draws seeds too (`significance.mixed_bootstrap`), and a method without the column stands in each. More draws
+    than `draws` are taken where fewer could not survive the correction. Raises `ValueError` for fewer than two methods or
+    more than 52, an unknown correction, or a language in which they share nothing.
+    """
+    if not 2 <= len(scores) <= len(ascii_letters) or correction not in CORRECTIONS:
+        raise ValueError(f"{len(scores)} methods, correction {correction!r}: 2 to 52 methods; {', '.join(CORRECTIONS)}")
+    values, families, keys, left = _shared(scores, metric, direction, langs)
+    names, columns = list(scores), [*keys.lang.unique(), "mean"]
+    draws = max(draws, int(len(columns) * len(names) * (len(names) - 1) / ALPHA))  # twice what Bonferroni's floor asks for
+    rows = pd.DataFrame(significance.pairwise(values, families, draws), columns=TEST_COLUMNS)
+    rows["lang"] = rows.lang.map(columns.__getitem__)
+    tests = rows[rows.a != rows.b].assign(p=rows[["p_bootstrap", "p_permutation"]].max(axis=1)).reset_index(drop=True)
+    tests["p_adjusted"] = CORRECTIONS[correction](tests.p.to_numpy())
+    count = keys.set_axis(["lang", "queries", "families", "seeds"], axis=1)
+    count = pd.concat([count, count.assign(lang="mean")]).groupby("lang").nunique()
+    table = rows[rows.a == rows.b].rename(columns={"difference": "value"}).join(count, on="lang").assign(metric=metric)
+    table["beats"] = [_beaten(tests, row, metric) for row in table.itertuples()]
+    table["letter"], table["method"] = table.a.map(ascii_letters.__getitem__), table.a.map(names.__getitem__)
+    tests[["a", "b"]] = tests[["a", "b"]].map(names.__getitem__)
+    protocols = _protocols(scores, direction, keys, left)
+    caption = (
+        f"{metric}, {direction}; in brackets 95 % intervals. Raised letters: the rows that a row beats (paired bootstrap and "
+        f"paired permutation test over families, both; {draws:,} draws; correction over {len(tests):,} tests: {correction}; "
+        f"α = {ALPHA}). Bold: beats the second best. Smallest differences that would have been shown, power 0.8, uncorrected: "
+        f"{tests.smallest.min():.2g}–{tests.smallest.max():.2g}. Protocol: {protocols}."
+    )
+    return Comparison(table[TABLE_COLUMNS].reset_index(drop=True), tests, metric, protocols, caption, 1 / (1 + draws))
+
+
+def _shared(scores, metric: str, direction: str, langs) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, int]:
+    """Values (methods, langs, seeds, queries) of what all methods were asked, its families, its keys, and how many were not.
+
+    The axis of the seeds has length 1 unless a query was asked under several.
+    """
+    seeds = sorted({seed for table in scores.values() if "seed" in table for seed in table.seed.unique()}) or ["not recorded"]
+    parts = []
+    for method, table in scores.items():
+        table = table[(table.direction == direction) & table.lang.isin(table.lang if langs is None else langs)]
+        for seed in seeds:
+            part = table[table.seed == seed] if "seed" in table else table
+            parts.append(per_query(part, metric).assign(method=method, seed=seed))
+    index = ["lang", "query", "family", "seed"]
+    cells = pd.concat(parts).pivot(index=index, columns="method", values="value").reindex(columns=list(scores))
+    keys = cells.dropna().index.to_frame(index=False)
+    lacking = sorted(set(langs or keys.lang) - set(keys.lang)) or ([] if len(keys) else ["any language"])
+    if lacking:
+        raise ValueError(f"{direction}: there is no query in {', '.join(lacking)} that all of {', '.join(scores)} were asked")
+    query, asked = pd.factorize(pd.MultiIndex.from_frame(keys[["query", "family"]]))
+    seed = pd.factorize(keys.seed)[0] * keys.duplicated(index[:3]).any()
+    lang, names = pd.factorize(keys.lang)
+    values = np.full((len(scores), len(names), seed.max() + 1, len(asked)), np.nan)
+    values[:, lang, seed, query] = cells.dropna().to_numpy().T
+    return values, asked.get_level_values(1).to_numpy(), keys, len(cells.groupby(index[:3])) - len(keys.groupby(index[:3]))
+
+
+def _beaten(tests: pd.DataFrame, row, metric: str) -> tuple[str, ...]:
+    """Letters of the methods that the method of `row` beats in its language."""
+    mine = tests[(tests.lang == row.lang) & (tests.p_adjusted <= ALPHA) & ((tests.a == row.a) | (tests.b == row.a))]
+    won = mine[((mine.difference > 0) == (mine.a == row.a)) != metric.endswith("rank")]
+    return tuple(ascii_letters[i] for i in sorted(won.a + won.b - row.a))
+
+
+def _protocols(scores: Mapping[str, pd.DataFrame], direction: str, keys: pd.DataFrame, left: int) -> str:
+    """The protocol of what was compared, for each method where they differ; the seeds; what was left out."""
+    asked = keys[["lang", "query"]].drop_duplicates().assign(direction=direction)
+    made = [protocol(table.merge(asked)) for table in scores.values()]
+    text = made[0] if len(set(made)) == 1 else " | ".join(f"{a}: {one}" for a, one in zip(ascii_letters, made, strict=False))
+    drawn = " (drawn as the families are)" if keys.duplicated(["lang", "query"]).any() else ""
+    text += f"; seeds: {', '.join(map(str, keys.seed.unique()))}{drawn}"
+    return text + (f"; {left:,} queries left out that not every method was asked" if left else "")

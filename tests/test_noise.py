@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xmalign_lab.corpus import Corpus, CorpusError
-from xmalign_lab.pairs.noise import shuffle
-from xmalign_lab.pairs.parallel import bridge
+from xmalign_lab.encoders.classic import ClassicText
+from xmalign_lab.pairs.noise import TRANSLATION, nearest_families, shuffle, translate_badly
+from xmalign_lab.pairs.parallel import bridge, thin
 
 
 def corpus(families: int = 20) -> Corpus:
@@ -81,3 +82,50 @@ def test_bad_input():
     flipped = type(CLEAN)(CLEAN.rows.rename(columns={"left": "right", "right": "left"}))
     with pytest.raises(CorpusError, match="'g0-0:a' is no text to shuffle"):
         shuffle(flipped, TOY, 0.4)
+
+
+def test_hard_noise_takes_the_text_of_the_nearest_family_and_of_no_other():
+    near = {f"f{k}": f"f{(k + 7) % 20}" for k in range(20)}
+    noisy, truth = shuffle(CLEAN, TOY, 0.5, sources=[TEXTS], givers=near)
+    wrong = noisy.rows[~truth]
+    assert len(wrong) and all(near[a] == b for a, b in zip(families(wrong.left), families(wrong.right), strict=True))
+
+
+def test_nearest_families_share_words_and_never_are_the_family_itself():
+    words = {"f0": "red ball", "f1": "red balls", "f2": "green tree", "f3": "green trees"}
+    rows = [{"id": f, "group": f, "lang": "eng_Latn", "kind": "name", "text": text} for f, text in words.items()]
+    table = Corpus(pd.DataFrame(rows), "toy")
+    near = nearest_families(table, ClassicText().encode(table), "eng_Latn", dim=3)
+    assert near == {"f0": "f1", "f1": "f0", "f2": "f3", "f3": "f2"}
+
+
+@pytest.mark.parametrize("kind", ["copied", "hub", "truncated", "wrong sense"])
+def test_each_error_of_a_machine_is_what_its_name_says(kind):
+    near = {f"f{k}": f"f{(k + 7) % 20}" for k in range(20)}
+    shares = {name: float(name == kind) for name in TRANSLATION}
+    noisy, truth = translate_badly(CLEAN, TOY, 0.5, near, seed=1, sources=[TEXTS], shares=shares)
+    after = noisy.rows[noisy.rows.source == TEXTS].reset_index(drop=True)
+    true = truth[(noisy.rows.source == TEXTS).to_numpy()]
+    lang = TOY.lookup("lang")
+    if kind == "copied":
+        copied = after.right.map(lang) == "eng_Latn"
+        assert copied.any() and (after[copied].left == after[copied].right).all() and (~true == copied).all()
+    if kind == "hub":
+        assert (~true).any() and len(set(families(after[~true].right))) == 1
+    if kind == "truncated":
+        assert true.all() and (after.left.map(KIND) != after.right.map(KIND)).any()
+    if kind == "wrong sense":
+        assert (~true).any() and all(
+            near[a] == b for a, b in zip(families(after[~true].left), families(after[~true].right), strict=True)
+        )
+
+
+def test_less_parallel_text_keeps_whole_families_and_smaller_parts_lie_in_larger_ones():
+    some, few = (thin(CLEAN, TOY, fraction, [TEXTS]) for fraction in (0.7, 0.3))
+    kept = [set(families(p.rows[p.rows.source == TEXTS].left)) for p in (CLEAN, some, few)]
+    assert kept[0] > kept[1] > kept[2] != set()
+    assert [(p.rows.source != TEXTS).sum() for p in (some, few)] == [(CLEAN.rows.source != TEXTS).sum()] * 2
+    whole = CLEAN.rows[(CLEAN.rows.source == TEXTS) & CLEAN.rows.left.map(FAMILY).isin(kept[2])]
+    assert (few.rows.source == TEXTS).sum() == len(whole)
+    with pytest.raises(ValueError, match="fraction"):
+        thin(CLEAN, TOY, 1.5, [TEXTS])

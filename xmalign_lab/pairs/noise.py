@@ -2,52 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import TruncatedSVD
 
+from xmalign_lab import similarity
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
+from xmalign_lab.encoders.features import Features
+
+TRANSLATION = {"copied": 0.38, "hub": 0.0, "truncated": 0.20, "wrong sense": 0.42}
+"""How the errors of one real machine translation, English to Chinese video captions, divide: `bench/mt_noise.py` counts them."""
+
+Plan = Callable[[pd.DataFrame, np.random.Generator], dict[str, str]]
 
 
 def shuffle(
-    pairs: Pairs, corpus: Corpus, fraction: float, seed: int = 0, sources: Iterable[str] | None = None
+    pairs: Pairs,
+    corpus: Corpus,
+    fraction: float,
+    seed: int = 0,
+    sources: Iterable[str] | None = None,
+    givers: Mapping[str, str] | None = None,
 ) -> tuple[Pairs, np.ndarray]:
     """Give a `fraction` of the families the text of another: `(pairs, truth)`, truth (n,) bool, False where it is wrong.
 
     In each language on the right of the relations `sources` (default: all) the chosen families hand their text round in
-    one circle, so that none keeps its own. A family's whole text, names, keywords and variants, moves together: were only
-    names moved, the keywords, which often repeat the name, would give the right answer away. The left side stays. A pair
-    that the move makes a second time is dropped. Fewer than two chosen families leave everything as it is.
+    one circle, so that none keeps its own; or each takes that of its family in `givers` (`nearest_families`: wrong but
+    similar). A family's whole text, names, keywords and variants, moves together: were only names moved, the keywords,
+    which often repeat the name, would give the right answer away. The left side stays. A pair that the move makes a
+    second time is dropped. Fewer than two chosen families leave everything as it is.
 
     Raises `ValueError` for a fraction outside [0, 1] or an unknown source, `CorpusError` for a right side that is no text.
     """
+
+    def plan(texts: pd.DataFrame, rng: np.random.Generator) -> dict[str, str]:
+        families, chosen = _chosen(texts, fraction, rng)
+        if len(chosen) < 2:
+            return {}
+        circle = dict(zip(chosen, np.roll(chosen, 1), strict=True))
+        giver_of = circle if givers is None else {f: givers.get(f, f) for f in chosen}
+        return _texts_of(families, {taker: giver for taker, giver in giver_of.items() if giver in families and giver != taker})
+
+    return _applied(pairs, corpus, plan, fraction, seed, sources)
+
+
+def translate_badly(
+    pairs: Pairs,
+    corpus: Corpus,
+    fraction: float,
+    givers: Mapping[str, str],
+    seed: int = 0,
+    sources: Iterable[str] | None = None,
+    shares: Mapping[str, float] = TRANSLATION,
+) -> tuple[Pairs, np.ndarray]:
+    """Errors as machine translation makes them, in a `fraction` of the families; returns and errors as `shuffle`.
+
+    `shares` divides the chosen families: *copied* (the source text stands where its translation should), *hub* (all get
+    one same family's text), *truncated* (the name alone stands where the keywords should; its pair counts as true),
+    *wrong sense* (the text of the family in `givers`).
+    """
+    english = {}
+    for left, right in zip(pairs.rows.left, pairs.rows.right, strict=True):
+        english.setdefault(right, left)
+
+    def plan(texts: pd.DataFrame, rng: np.random.Generator) -> dict[str, str]:
+        families, chosen = _chosen(texts, fraction, rng)
+        if len(chosen) < 2:
+            return {}
+        cuts = np.cumsum(list(shares.values())) / sum(shares.values()) * len(chosen)
+        part = dict(zip(shares, np.split(chosen, np.round(cuts[:-1]).astype(int)), strict=True))
+        hub = rng.choice(sorted(families))
+        moved = {row: english[row] for family in part["copied"] for row in families[family].index if row in english}
+        moved |= _texts_of(families, {family: hub for family in part["hub"] if family != hub})
+        moved |= _texts_of(families, {f: givers[f] for f in part["wrong sense"] if givers.get(f, f) in set(families) - {f}})
+        for family in part["truncated"]:
+            rows = families[family]
+            names = dict(zip(rows[rows.kind == "name"].group, rows[rows.kind == "name"].index, strict=True))
+            keywords = rows[rows.kind == "keywords"]
+            moved |= {row: names[group] for row, group in zip(keywords.index, keywords.group, strict=True) if group in names}
+        return moved
+
+    return _applied(pairs, corpus, plan, fraction, seed, sources)
+
+
+def nearest_families(corpus: Corpus, features: Features, lang: str, dim: int = 64) -> dict[str, str]:
+    """For each family of `corpus` the one whose texts in `lang` are most like its own: `{family: family}`, never itself.
+
+    By the cosine of the families' mean text vectors, sparse ones reduced to `dim` singular directions.
+    """
+    rows = corpus.where_rows(modality="text", lang=lang).rows
+    names, of_row = np.unique(rows.family.astype(str), return_inverse=True)
+    vectors = TruncatedSVD(dim, random_state=0).fit_transform(features.take(rows.id))
+    means = np.zeros((len(names), dim))
+    np.add.at(means, of_row, vectors)
+    means = similarity.unit(means)
+    near = similarity.top_k(means, means, 2)[1]
+    other = np.where(near[:, 0] == np.arange(len(names)), near[:, 1], near[:, 0])
+    return dict(zip(names, names[other], strict=True))
+
+
+def _applied(pairs: Pairs, corpus: Corpus, plan: Plan, fraction: float, seed: int, sources) -> tuple[Pairs, np.ndarray]:
+    """Replace right ids by `plan`'s, language by language; true stays what keeps its own group."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie in [0, 1], not {fraction}")
     sources = pairs.sources if sources is None else list(sources)
     if unknown := set(sources) - set(pairs.sources):
         raise ValueError(f"no pairs of source {sorted(unknown)[0]!r}; sources are {', '.join(pairs.sources)}")
     rows = pairs.rows.copy()
-    meant = corpus.rows.set_index("id").loc[rows.right[rows.source.isin(sources)].unique()]
+    texts = corpus.rows.set_index("id")
+    meant = texts.loc[rows.right[rows.source.isin(sources)].unique()]
     if (meant.modality != "text").any():
         raise CorpusError(f"{corpus.name}: the right side {meant.index[meant.modality != 'text'][0]!r} is no text to shuffle")
     moved: dict[str, str] = {}
-    for lang, texts in meant.groupby("lang"):
-        moved |= _moved(texts, fraction, np.random.default_rng([seed, *lang.encode()]))
-    wrong = (rows.source.isin(sources) & rows.right.isin(moved)).to_numpy()
-    rows["right"] = rows.right.where(~wrong, rows.right.map(moved))
+    for lang, of_lang in meant.groupby("lang"):
+        moved |= plan(of_lang, np.random.default_rng([seed, *lang.encode()]))
+    touched = (rows.source.isin(sources) & rows.right.isin(moved)).to_numpy()
+    before = rows.right
+    rows["right"] = rows.right.where(~touched, rows.right.map(moved))
+    same = (texts.group.loc[before].to_numpy() == texts.group.loc[rows.right].to_numpy()) & (
+        texts.lang.loc[before].to_numpy() == texts.lang.loc[rows.right].to_numpy()
+    )
     kept = ~rows.duplicated(["left", "right", "source"]).to_numpy()
-    return Pairs(rows[kept]), ~wrong[kept]
+    return Pairs(rows[kept]), (~touched | same)[kept]
 
 
-def _moved(texts: pd.DataFrame, fraction: float, rng: np.random.Generator) -> dict[str, str]:
-    """`{row id: the id whose text it gets}` for the rows of one language: same kind where the other family has it."""
+def _chosen(texts: pd.DataFrame, fraction: float, rng: np.random.Generator) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    """The families of one language's texts, and the part of them that is to be corrupted."""
     families = {family: rows.sort_values(["group", "kind"]) for family, rows in texts.groupby("family", sort=True)}
-    chosen = rng.permutation(np.array(list(families), object))[: round(fraction * len(families))]
-    if len(chosen) < 2:
-        return {}
+    return families, rng.permutation(np.array(list(families), object))[: round(fraction * len(families))]
+
+
+def _texts_of(families: Mapping[str, pd.DataFrame], giver_of: Mapping[str, str]) -> dict[str, str]:
+    """`{row id: the id whose text it gets}`: of the same kind where the giving family has it."""
     found = {}
-    for giver, taker in zip(chosen, np.roll(chosen, 1), strict=True):
+    for taker, giver in giver_of.items():
         place = {group: number for number, group in enumerate(families[taker].group.unique())}
         for row in families[taker].itertuples():
             same = families[giver][families[giver].kind == row.kind].index

@@ -1,12 +1,36 @@
-"""Methods as recipes over the parts: what a result is compared with."""
+"""Methods as recipes over the parts: what a result is compared with.
+
+A method takes a `Task` and a `Recipe` and returns the per-query scores of the rows that are asked (`study.score`).
+`METHODS` names them. What has nothing to train on raises `NotApplicable` and says why.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+from scipy.linalg import orthogonal_procrustes
+from sklearn.decomposition import TruncatedSVD
 
-from xmalign_lab import schedules
-from xmalign_lab.train import Recipe
+from xmalign_lab import profile, records, schedules, similarity
+from xmalign_lab.corpus import Corpus, Pairs
+from xmalign_lab.encoders.classic import ClassicText, words
+from xmalign_lab.encoders.features import Features
+from xmalign_lab.evaluate.retrieval import Protocol, Side, rank_queries
+from xmalign_lab.model import Aligner
+from xmalign_lab.study import Task, score
+from xmalign_lab.train import Recipe, fit
+
+TEACHER = "teacher:"  # before the id of a pivot text whose vector is the teacher's
+
+
+class NotApplicable(ValueError):
+    """A method that has nothing to train on here. The message says what is missing."""
 
 
 def clip(**changes) -> Recipe:
@@ -24,6 +48,221 @@ def clip_learned(**changes) -> Recipe:
     return Recipe(**fields | changes)
 
 
+def align(**changes) -> Recipe:
+    """ALIGN's loss: noisy pairs as they come, a normalised softmax with smoothed labels and a learned temperature."""
+    return clip_learned(**{"name": "align", "terms": {"align": 1.0}} | changes)
+
+
+def siglip(**changes) -> Recipe:
+    """SigLIP's loss: each pair judged alone; starts at t = 10, b = -2.71 as big_vision's `lit_coco` does."""
+    fields = {"name": "siglip", "terms": {"siglip": 1.0}, "temperature": schedules.Constant(0.1), "bias": -2.71}
+    return Recipe(**fields | {"learn_temperature": True} | changes)
+
+
+def contrastive(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Train on all pairs of the task with the recipe's terms."""
+    if not len(task.parallel):
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: what is left is the row 'no dictionary'")
+    aligner, _ = fit(_seeded(recipe, task), task.features, task.pairs, progress=False)
+    return score(aligner, task.asked, task.features)
+
+
+def oracle_filter(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """`contrastive` on the pairs that are right, by the truth that no method may see: what a perfect filter would reach."""
+    return contrastive(replace(task, pairs=task.pairs.select(task.truth), truth=task.truth[task.truth]), recipe)
+
+
+def teacher(task: Task, recipe: Recipe) -> Aligner:
+    """An aligner of pictures and pivot texts alone, `clip` with the recipe's size: what every distillation starts from.
+
+    Recorded, because the methods of one fold share it whatever the noise in the parallel text.
+    """
+    recipe = clip(name="teacher", epochs=recipe.epochs, hidden=recipe.hidden, dim=recipe.dim, batch_pairs=recipe.batch_pairs)
+    recipe = _seeded(recipe, task)
+
+    def run(folder: Path) -> None:
+        fit(recipe, task.features, task.pictured, progress=False)[0].save(folder)
+
+    inputs = ["teacher", *(task.features[m].key for m in sorted(task.features)), records.frame_hash(task.pictured.rows)]
+    return Aligner.load(records.get_or_run(recipe, run, inputs, profile.runs_root() / "teachers").folder)
+
+
+def no_dictionary(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """The teacher asked in the target languages as they are: what shared spelling alone carries."""
+    return score(teacher(task, recipe), task.asked, task.features)
+
+
+def m_clip(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Distillation after M-CLIP (Carlsson et al. 2022): a target text's vector is drawn to the teacher's of its translation."""
+    return _distilled(task, recipe, _to_teacher(task, targets=True, pivot=False))
+
+
+def reimers_gurevych(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Distillation after Reimers & Gurevych 2020 (arXiv 2004.09813): the pivot text and its translations to one vector."""
+    return _distilled(task, recipe, _to_teacher(task, targets=True, pivot=True))
+
+
+def projector(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """M2M (arXiv 2601.10096) and uCLIP (arXiv 2511.13036), after their ideas: a projector learned from pivot text alone.
+
+    They count on an encoder that is multilingual already. Letter n-grams are not, so little is to be expected here.
+    """
+    return _distilled(task, recipe, _to_teacher(task, targets=False, pivot=True))
+
+
+def _to_teacher(task: Task, targets: bool, pivot: bool) -> Pairs:
+    """Pairs of a teacher's vector with the text that should come to lie there."""
+    parts = []
+    if targets:
+        rows = task.parallel.rows
+        parts.append(rows.assign(left=TEACHER + rows.left))
+    if pivot:
+        texts = task.training.where_rows(modality="text", lang=task.pivot).ids
+        parts.append(pd.DataFrame({"left": TEACHER + texts, "right": texts, "weight": 1.0, "source": f"{TEACHER}{task.pivot}"}))
+    rows = pd.concat(parts, ignore_index=True)
+    if rows.empty:
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: nothing to distil over")
+    return Pairs(rows)
+
+
+def _distilled(task: Task, recipe: Recipe, pairs: Pairs) -> pd.DataFrame:
+    """Train a text head towards the teacher's space, in which the pictures stay where the teacher put them."""
+    master = teacher(task, recipe)
+    pictures, texts = (task.corpus.where_rows(modality=m) for m in ("image", "text"))
+    pivot = texts.where_rows(lang=task.pivot).ids
+    given = Features(pictures.ids, master.encode_image(_rows(task, "image", pictures.ids)))
+    space = Features.concatenate([given, Features(TEACHER + pivot, master.encode_text(_rows(task, "text", pivot)))])
+    features = {"image": space, "text": task.features["text"]}
+    student, _ = fit(replace(_seeded(recipe, task), fixed=("image",)), features, pairs, progress=False)
+    return score(student, task.asked, features)
+
+
+def translate_test(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """The query is put into the pivot language word by word, and the teacher is asked: translate-test.
+
+    The dictionary is built from the task's parallel pairs alone: for each target word the pivot word with the largest Dice
+    coefficient over the pairs that hold them (Dice 1945). A word it lacks stays as it is.
+    """
+    if not len(task.parallel):
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: no dictionary")
+    asked, translated = task.asked, {}
+    text_of = task.corpus.lookup("text")
+    for target in task.targets:
+        rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
+        known = dictionary([(text_of[right], text_of[left]) for left, right in zip(rows.left, rows.right, strict=True)])
+        queries = asked.where_rows(modality="text", lang=target, kind=["name", "caption"]).rows
+        for row_id, text in zip(queries.id, queries.text, strict=True):
+            translated[row_id] = " ".join(known.get(word, word) for word in words(text))
+    rows = asked.rows[asked.rows.id.isin(list(translated))]
+    pivoted = Corpus(rows.assign(text=rows.id.map(translated), lang=task.pivot), f"{asked.name}, translated")
+    own = asked.where_rows(modality="text", lang=task.pivot).ids
+    text = Features.concatenate([ClassicText().encode(pivoted, progress=False), _rows(task, "text", own)])
+    features = {"image": task.features["image"], "text": text}
+    return score(teacher(task, recipe), _only(asked, text.ids), features, Protocol(translate_test=True))
+
+
+def oracle_translation(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Translate-test with the true translation of each query: what a perfect translator would reach."""
+    asked = task.asked
+    texts = asked.where_rows(modality="text", kind=["name", "caption"]).rows
+    pivot = texts[texts.lang == task.pivot].drop_duplicates(["group", "kind"]).set_index(["group", "kind"]).id
+    key = pd.MultiIndex.from_frame(texts[["group", "kind"]])
+    texts = texts[key.isin(pivot.index)]
+    true = pivot.loc[pd.MultiIndex.from_frame(texts[["group", "kind"]])]
+    text = Features(texts.id.to_numpy(), task.features["text"].take(true))
+    features = {"image": task.features["image"], "text": text}
+    return score(teacher(task, recipe), _only(asked, text.ids), features, Protocol(translate_test=True))
+
+
+def dictionary(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """`{source word: target word}` of the largest Dice coefficient 2 n(s, t) / (n(s) + n(t)), from (source, target) texts.
+
+    n counts the pairs of texts that hold a word. Ties go to the word that is first in the alphabet.
+    """
+    source, target, both = Counter(), Counter(), {}
+    for left, right in pairs:
+        of_left, of_right = set(words(left)), set(words(right))
+        source.update(of_left)
+        target.update(of_right)
+        for word in of_left:
+            both.setdefault(word, Counter()).update(of_right)
+    return {
+        word: min(found, key=lambda t: (-2 * found[t] / (source[word] + target[t]), t)) for word, found in sorted(both.items())
+    }
+
+
+def procrustes(task: Task, recipe: Recipe, dim: int = 256, rounds: int = 5) -> pd.DataFrame:
+    """Rotate each target language's text space onto the pivot's, in which pictures and pivot texts are aligned.
+
+    Each language's space is the truncated SVD of its own training texts' n-grams; the seed dictionary is the parallel text
+    of the task; then `rounds` of refinement on mutual neighbours (`refined`).
+    """
+    if not len(task.parallel):
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: no seed dictionary")
+    spaces = {lang: _own_space(task, lang, dim) for lang in (task.pivot, *task.targets)}
+    own = spaces[task.pivot]
+    mapped = [own]
+    for target in task.targets:
+        rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
+        seed = np.stack([spaces[target].position(rows.right), own.position(rows.left)], 1)
+        seen = [np.isin(space.ids, task.training.ids) for space in (spaces[target], own)]
+        turn = refined(spaces[target].vectors, own.vectors, seed, rounds, *seen)
+        mapped.append(Features(spaces[target].ids, spaces[target].vectors @ turn))
+    features = {"image": task.features["image"], "text": Features.concatenate(mapped)}
+    aligner = teacher(replace(task, features=features), recipe)
+    return score(aligner, task.asked, features)
+
+
+def _own_space(task: Task, lang: str, dim: int) -> Features:
+    """The texts of one language, unit length, in the leading singular directions of its training texts; words unseen are drawn
+    towards nothing: a text of such words alone gets the mean direction."""
+    ids = task.corpus.where_rows(modality="text", lang=lang).ids
+    training = task.training.where_rows(modality="text", lang=lang).ids
+    take = task.features["text"].take
+    svd = TruncatedSVD(dim, random_state=0).fit(take(training))
+    mean = svd.transform(take(training)).mean(0)
+    return Features(ids, similarity.unit(svd.transform(take(ids)) + 1e-3 * mean))
+
+
+def refined(source: np.ndarray, target: np.ndarray, seed: np.ndarray, rounds: int, of_source, of_target) -> np.ndarray:
+    """The rotation W (d, d) with source @ W ≈ target: orthogonal Procrustes on `seed` pairs of rows, then refinement.
+
+    Schönemann 1966 (10.1007/BF02289451): W = U Vᵀ of the singular value decomposition of XᵀY. Each round takes the rows of
+    the masks `of_source`, `of_target` that are mutual nearest neighbours under CSLS, adds the seed, and solves again
+    (Conneau et al. 2018, arXiv 1710.04087). Rows are unit vectors.
+    """
+    left, right = np.flatnonzero(of_source), np.flatnonzero(of_target)
+    pairs = seed
+    for repeat in range(rounds + 1):
+        turn = orthogonal_procrustes(source[pairs[:, 0]], target[pairs[:, 1]])[0].astype(np.float32)
+        if repeat < rounds:
+            found = similarity.mutual_neighbours(source[left] @ turn, target[right])
+            pairs = np.concatenate([seed, np.stack([left[found[:, 0]], right[found[:, 1]]], 1)])
+    return turn
+
+
+def string_overlap(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Untrained: a query finds the pictures whose *pivot name* is spelled most like it. It needs the pictures' names.
+
+    What loans and names shared with the pivot language give away.
+    """
+    asked, parts = task.asked, []
+    names = asked.where_rows(modality="text", kind=["name", "caption"])
+    pivot = names.where_rows(lang=task.pivot).rows.drop_duplicates("group")
+    columns = np.unique(task.features["text"].take(names.ids).indices)
+
+    def side(rows: pd.DataFrame) -> Side:
+        vectors = similarity.unit(task.features["text"].take(rows.id)[:, columns].toarray())
+        return Side(vectors, *(rows[name].to_numpy(object) for name in ("id", "group", "family")))
+
+    for vendor, pictures in asked.where_rows(modality="image").rows.groupby("source"):
+        gallery = side(pivot[pivot.group.isin(pictures.group)])
+        parts += [
+            rank_queries(side(names.where_rows(lang=lang).rows), gallery, lang, "text→image", vendor) for lang in names.languages
+        ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def chance(scores: pd.DataFrame) -> dict[str, float]:
     """What guessing scores on these galleries, exactly: the expectation over a uniformly random rank.
 
@@ -38,3 +277,45 @@ def chance(scores: pd.DataFrame) -> dict[str, float]:
             values[f"R@{k}"] += [min(k, n) / n] * times
         values["mean rank"] += [(n + 1) / 2] * times
     return {name: float(np.mean(of)) for name, of in values.items()}
+
+
+def _seeded(recipe: Recipe, task: Task) -> Recipe:
+    return replace(recipe, seed=recipe.seed + task.fold)
+
+
+def _rows(task: Task, modality: str, ids: np.ndarray) -> Features:
+    return Features(ids, task.features[modality].take(ids))
+
+
+def _only(corpus: Corpus, texts: np.ndarray) -> Corpus:
+    """The pictures of `corpus`, and of its texts these."""
+    return corpus.select((corpus.rows.modality == "image") | corpus.rows.id.isin(texts))
+
+
+def tuned(method: str, rate: float) -> dict:
+    """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe."""
+    chosen = json.loads(TUNED.read_text()) if TUNED.exists() else {}
+    return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
+
+
+TUNED = Path(__file__).with_name("tuned.json")
+DISTIL = {"terms": {"distance": 1.0}}
+METHODS: dict[str, tuple[Callable[[Task, Recipe], pd.DataFrame], Recipe]] = {
+    "constant τ": (contrastive, clip(name="constant τ")),
+    "CLIP loss": (contrastive, clip_learned(name="CLIP loss")),
+    "ALIGN loss": (contrastive, align(name="ALIGN loss")),
+    "SigLIP loss": (contrastive, siglip(name="SigLIP loss")),
+    "M-CLIP": (m_clip, clip(name="M-CLIP", **DISTIL)),
+    "Reimers–Gurevych": (reimers_gurevych, clip(name="Reimers–Gurevych", **DISTIL)),
+    "M2M projector": (projector, clip(name="M2M projector", terms={"distance": 45.0, "structure": 1.0})),
+    "uCLIP projector": (
+        projector,
+        clip(name="uCLIP projector", terms={"info_nce": 1.0, "distance": 0.1}, temperature=schedules.Constant(0.01)),
+    ),
+    "Procrustes": (procrustes, clip(name="Procrustes")),
+    "translate-test": (translate_test, clip(name="translate-test")),
+    "no dictionary": (no_dictionary, clip(name="no dictionary")),
+    "string overlap": (string_overlap, clip(name="string overlap")),
+    "oracle filter": (oracle_filter, clip(name="oracle filter")),
+    "oracle translation": (oracle_translation, clip(name="oracle translation")),
+}

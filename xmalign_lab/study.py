@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,53 @@ from xmalign_lab.corpus import Corpus, CorpusError, Pairs, split_by_family
 from xmalign_lab.encoders.cache import encode
 from xmalign_lab.encoders.classic import ClassicImage, ClassicText
 from xmalign_lab.encoders.features import Features
-from xmalign_lab.evaluate.retrieval import Side, rank_queries
+from xmalign_lab.evaluate.retrieval import DEFAULT, Protocol, Side, rank_queries
 from xmalign_lab.model import Aligner
 from xmalign_lab.train import Recipe, fit
 
 MakePairs = Callable[[Corpus], Pairs]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One fold's work: what a method may train on, and what it is asked.
+
+    `corpus` has its `split`; `pairs` tie pictures to `pivot` texts and those to the `targets` (`bridge`), perhaps thinned
+    or corrupted; `truth` (n,) says which pairs are right and is for oracles alone. With `part` "test", training
+    and validation families are trained on; with "validation", training families only.
+    """
+
+    corpus: Corpus
+    features: Mapping[str, Features]
+    pairs: Pairs
+    truth: np.ndarray
+    targets: tuple[str, ...]
+    fold: int
+    part: str = "test"
+    pivot: str = "eng_Latn"
+
+    @property
+    def training(self) -> Corpus:
+        return training_part(self.corpus, self.part)
+
+    @property
+    def asked(self) -> Corpus:
+        return self.corpus.where_rows(split=self.part)
+
+    @property
+    def parallel(self) -> Pairs:
+        """The pairs of a pivot text with a target text."""
+        return self.pairs.select(self.pairs.rows.source.isin([f"{self.pivot}-{target}" for target in self.targets]))
+
+    @property
+    def pictured(self) -> Pairs:
+        """The pairs of a picture with a pivot text."""
+        return self.pairs.select(self.pairs.rows.source == f"image-{self.pivot}")
+
+
+def training_part(corpus: Corpus, part: str) -> Corpus:
+    """What may be trained on when `part` is asked."""
+    return corpus.where_rows(split=["train", "validation"] if part == "test" else "train")
 
 
 def prepare(corpus: Corpus) -> dict[str, Features]:
@@ -64,7 +106,7 @@ def pooled_scores(runs: Iterable[records.Record]) -> pd.DataFrame:
     return pd.concat([run.scores for run in runs], ignore_index=True)
 
 
-def score(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features]) -> pd.DataFrame:
+def score(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features], protocol: Protocol = DEFAULT) -> pd.DataFrame:
     """Per-query ranks in both directions, for every language and every picture source of `corpus`.
 
     Queries are names or captions, never keywords. Each source of pictures (a vendor) is a gallery of its own.
@@ -75,8 +117,8 @@ def score(aligner: Aligner, corpus: Corpus, features: Mapping[str, Features]) ->
         images = side(aligner, corpus, features, "image", pictures.id)
         for lang in texts.languages:
             words = side(aligner, corpus, features, "text", texts.where_rows(lang=lang).ids)
-            parts.append(rank_queries(words, images, lang, "text→image", vendor))
-            parts.append(rank_queries(images, words, lang, "image→text", vendor))
+            parts.append(rank_queries(words, images, lang, "text→image", vendor, protocol))
+            parts.append(rank_queries(images, words, lang, "image→text", vendor, protocol))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -69,11 +69,11 @@ class Recipe:
     seed: int = 0
     epochs: int = 40
     batch_pairs: int = 2000
-    learning_rate: float = 3.5e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
     dim: int = 256
-    hidden: int = 512
+    hidden: int = 768
     components: int = 256
     least_count: int = 2
     image_dropout: float = 0.4

@@ -1,0 +1,107 @@
+"""The study: what is planned, what a run trains on, that it resumes, and that validation is as noisy as training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from xmalign_lab import baselines, sweep
+from xmalign_lab.sweep import CLEAN, NOISE, TEXT, Condition, Run, plan
+
+SCENES = {"corpus": "scenes", "size": 120, "targets": ("swh_Latn", "sin_Sinh")}
+QUICK = '{"epochs": 2, "hidden": 16, "dim": 8, "components": 16, "batch_pairs": 200, "least_count": 1}'
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("XMALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XMALIGN_RUNS", str(tmp_path / "runs"))
+    sweep._data.cache_clear()
+
+
+def test_the_plan_leaves_out_what_would_repeat_another_run():
+    runs = list(plan(["constant τ", "no dictionary", "oracle filter"]))
+    per = {m: [r for r in runs if r.method == m] for m in ("constant τ", "no dictionary", "oracle filter")}
+    assert len(per["constant τ"]) == 5 * (1 + len(NOISE) + len(TEXT)) and len(set(runs)) == len(runs)
+    assert {r.condition for r in per["no dictionary"]} == {CLEAN} and len(per["no dictionary"]) == 5
+    assert {r.condition for r in per["oracle filter"]} == set(NOISE)
+    assert {r.fold for r in runs} == set(range(5))
+
+
+def test_conditions_say_what_they_are():
+    assert [str(c) for c in (CLEAN, Condition("hard", 0.4), Condition(text=0.01))] == ["clean", "hard noise 40%", "text 1%"]
+    with pytest.raises(ValueError, match="known are random, hard, translation"):
+        Condition("loud", 0.4)
+
+
+def world(run):
+    corpus, features = sweep._data(run.corpus, ("eng_Latn", *run.targets), run.size)
+    return corpus, features, sweep.task_of(corpus, features, run)
+
+
+@pytest.mark.parametrize("noise", ["random", "hard", "translation"])
+def test_noise_touches_the_parallel_training_pairs_and_no_test_query(noise):
+    clean, noisy = Run("constant τ", CLEAN, 0, "test", **SCENES), Run("constant τ", Condition(noise, 0.4), 0, "test", **SCENES)
+    corpus, _, before = world(clean)
+    _, _, after = world(noisy)
+    assert after.pictured.rows.equals(before.pictured.rows)
+    assert after.asked.rows.drop(columns="labels").equals(before.asked.rows.drop(columns="labels"))
+    group = corpus.lookup("group")
+    wrong = np.array(
+        [group[left] != group[right] for left, right in zip(after.pairs.rows.left, after.pairs.rows.right, strict=True)]
+    )
+    copied = after.pairs.rows.right.map(corpus.lookup("lang")).eq("eng_Latn") & after.pairs.rows.source.str.startswith("eng")
+    assert ((wrong | copied) == ~after.truth).all() and 0.2 < (
+        ~after.truth[after.pairs.rows.source.str.startswith("eng")]
+    ).mean() < 0.5
+    trained = set(after.pairs.rows.right) | set(after.pairs.rows.left)
+    assert not trained & set(after.asked.ids)
+
+
+def test_validation_is_corrupted_at_the_training_rate():
+    clean, noisy = (Run("constant τ", Condition(rate=rate), 0, "validation", **SCENES) for rate in (0.0, 0.6))
+    _, _, before = world(clean)
+    _, _, after = world(noisy)
+    truth, believed = before.asked.lookup("group"), after.asked.lookup("group")
+    target = [i for i, lang in before.asked.lookup("lang").items() if lang in SCENES["targets"]]
+    other = [i for i in truth if i not in target]
+    assert all(truth[i] == believed[i] for i in other)
+    assert 0.3 < np.mean([truth[i] != believed[i] for i in target]) < 0.8
+
+
+def test_less_text_is_nested_and_leaves_the_pictures():
+    kept = []
+    for text in (1.0, 0.1, 0.0):
+        _, _, task = world(Run("constant τ", Condition(text=text), 0, "test", **SCENES))
+        kept.append(set(task.parallel.rows.left))
+        assert len(task.pictured)
+    assert kept[0] > kept[1] > kept[2] == set()
+
+
+def test_a_run_is_recorded_once_and_says_when_it_does_not_apply(monkeypatch):
+    run = Run("constant τ", CLEAN, 0, changes=QUICK, **SCENES)
+    first = sweep.make(run)
+    monkeypatch.setitem(baselines.METHODS, "constant τ", (None, baselines.METHODS["constant τ"][1]))  # would fail if it ran again
+    assert sweep.make(run).key == first.key and len(first.scores)
+    empty = sweep.make(replace(run, method="M-CLIP", condition=Condition(text=0.0)))
+    assert not len(empty.scores) and "no parallel text" in (empty.folder / "not_applicable.txt").read_text()
+    table = sweep.collect([run, replace(run, method="M-CLIP")], [first, empty])
+    assert set(table.method) == {"constant τ"} and set(table.condition) == {"clean"}
+
+
+def test_several_processes_make_what_one_makes(tmp_path):
+    runs = [Run("string overlap", CLEAN, fold, changes=QUICK, **SCENES) for fold in (0, 1)]
+    alone = [sweep.make(run).scores for run in runs]
+    together = sweep.make_all(runs, root=tmp_path / "again", workers=2)
+    assert all(a.equals(record.scores) for a, record in zip(alone, together, strict=True))
+
+
+def test_a_failing_run_is_named(monkeypatch):
+    bad = Run("constant τ", CLEAN, 0, changes='{"epochs": 0}', **SCENES)
+    with pytest.raises(RuntimeError, match="constant τ, clean, fold 0: a recipe needs at least 1 epoch"):
+        sweep.make_all([bad, replace(bad, fold=1)], workers=2)
+
+
+def test_the_recipe_has_the_studys_size_and_the_runs_changes():
+    recipe = sweep.recipe_of(Run("CLIP loss", CLEAN, 0, changes='{"temperature": 0.2, "epochs": 3}'))
+    assert recipe.hidden == sweep.SIZE["hidden"] and recipe.epochs == 3 and recipe.temperature(0.0, {}, {})[0] == 0.2

@@ -1,0 +1,206 @@
+"""The study: methods × noise × amounts of parallel text × folds, resumable and in parallel over the cores.
+
+Not the full cross: a noise sweep at full text and a text sweep at clean names, all target languages sharing a run. What is
+recorded is skipped, so an interrupted study goes on and a new method costs only its own runs.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from xmalign_lab import baselines, corpora, profile, records, study
+from xmalign_lab.corpus import Corpus, Pairs, split_by_family
+from xmalign_lab.evaluate.retrieval import SCORE_COLUMNS
+from xmalign_lab.pairs import noise
+from xmalign_lab.pairs.parallel import bridge, thin
+from xmalign_lab.train import Recipe
+
+TARGETS = ("swh_Latn", "sin_Sinh", "yor_Latn", "que_Latn", "deu_Latn")
+SIZE = {"epochs": 15, "hidden": 512}  # smaller than a single run's, so that hundreds fit into an hour
+WITHOUT_PARALLEL = ("no dictionary", "string overlap", "oracle translation", "M2M projector", "uCLIP projector")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How the parallel text is: `noise` "random", "hard" or "translation" in a share `rate` of families; `text` of it kept."""
+
+    noise: str = "random"
+    rate: float = 0.0
+    text: float = 1.0
+
+    def __post_init__(self):
+        if self.noise not in ("random", "hard", "translation"):
+            raise ValueError(f"unknown noise {self.noise!r}; known are random, hard, translation")
+
+    def __str__(self) -> str:
+        if self.text < 1:
+            return f"text {self.text:.0%}"
+        return f"{self.noise} noise {self.rate:.0%}" if self.rate else "clean"
+
+
+CLEAN = Condition()
+NOISE = tuple(Condition("random", rate) for rate in (0.2, 0.4, 0.6)) + (Condition("hard", 0.4), Condition("translation", 0.4))
+TEXT = tuple(Condition(text=text) for text in (0.1, 0.01, 0.0))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the study: a method's name, a condition, a fold, the part that is asked, and the data."""
+
+    method: str
+    condition: Condition
+    fold: int
+    part: str = "validation"
+    targets: tuple[str, ...] = TARGETS
+    corpus: str = "emoji"
+    size: int = 0
+    changes: str = "{}"  # fields of the recipe as JSON, over the method's own
+
+
+def plan(
+    methods: Iterable[str], conditions: Sequence[Condition] = (CLEAN, *NOISE, *TEXT), folds: Iterable[int] = range(5), **fields
+) -> Iterator[Run]:
+    """The runs worth making: methods that use no parallel text once per fold, an oracle filter only where there is noise."""
+    for method in methods:
+        for condition in conditions:
+            if method in WITHOUT_PARALLEL and condition != CLEAN:
+                continue
+            if method == "oracle filter" and not condition.rate:
+                continue
+            for fold in folds:
+                yield Run(method, condition, fold, **fields)
+
+
+def task_of(corpus: Corpus, features, run: Run) -> study.Task:
+    """The task of a run: pairs of the training families, thinned and corrupted; a validation part is corrupted alike."""
+    corpus = split_by_family(corpus, run.fold)
+    training = study.training_part(corpus, run.part)
+    sources = [f"eng_Latn-{target}" for target in run.targets]
+    pairs = bridge(training, list(run.targets))
+    if run.condition.text < 1:
+        pairs = thin(pairs, training, run.condition.text, sources)
+    pairs, truth = corrupt(pairs, training, features, run)
+    if run.part == "validation" and run.condition.rate:
+        corpus = _corrupted_queries(corpus, features, run)
+    return study.Task(corpus, features, pairs, truth, run.targets, run.fold, run.part)
+
+
+def corrupt(pairs: Pairs, corpus: Corpus, features, run: Run) -> tuple[Pairs, np.ndarray]:
+    """The run's noise on the parallel pairs; the seed is the fold."""
+    condition, sources = run.condition, [f"eng_Latn-{target}" for target in run.targets]
+    if not condition.rate:
+        return pairs, np.ones(len(pairs), bool)
+    if condition.noise == "random":
+        return noise.shuffle(pairs, corpus, condition.rate, run.fold, sources)
+    near = noise.nearest_families(corpus, features["text"], "eng_Latn")
+    if condition.noise == "hard":
+        return noise.shuffle(pairs, corpus, condition.rate, run.fold, sources, givers=near)
+    return noise.translate_badly(pairs, corpus, condition.rate, near, run.fold, sources)
+
+
+def _corrupted_queries(corpus: Corpus, features, run: Run) -> Corpus:
+    """Validation texts believed to mean what the noise says: a method is chosen with no cleaner data than it trains on."""
+    asked = corpus.where_rows(split="validation")
+    pairs, truth = corrupt(bridge(asked, list(run.targets)), asked, features, run)
+    wrong = pairs.rows[~truth]
+    rows = corpus.rows.set_index("id", drop=False)
+    rows.loc[wrong.right, ["group", "family"]] = rows.loc[wrong.left, ["group", "family"]].to_numpy()
+    return replace(corpus, rows=rows.reset_index(drop=True))
+
+
+def recipe_of(run: Run) -> Recipe:
+    """The method's recipe in the study's size, with what tuning chose at the nearest noise, and the run's own changes."""
+    recipe = baselines.METHODS[run.method][1]
+    return replace(recipe, **changed(SIZE | baselines.tuned(run.method, run.condition.rate) | json.loads(run.changes)))
+
+
+def changed(fields: dict) -> dict:
+    """Fields as JSON writes them, as a recipe takes them: a temperature may be a plain number."""
+    from xmalign_lab.schedules import Constant
+
+    return {name: Constant(value) if name == "temperature" else value for name, value in fields.items()}
+
+
+@cache
+def _data(corpus: str, languages: tuple[str, ...], size: int):
+    more = {"n": size} if size else {}
+    loaded = corpora.load(corpus, list(languages), **more)
+    return loaded, study.prepare(loaded)
+
+
+def make(run: Run, root: Path | None = None) -> records.Record:
+    """The record of one run, made if there is none. A method with nothing to train on leaves a record that says why."""
+    corpus, features = _data(run.corpus, ("eng_Latn", *run.targets), run.size)
+    task, recipe = task_of(corpus, features, run), recipe_of(run)
+
+    def fill(folder: Path) -> None:
+        try:
+            scores = baselines.METHODS[run.method][0](task, recipe)
+        except baselines.NotApplicable as reason:
+            (folder / "not_applicable.txt").write_text(str(reason))
+            scores = pd.DataFrame(columns=list(SCORE_COLUMNS))
+        scores.to_parquet(folder / "scores.parquet")
+
+    inputs = [run.method, str(run.condition), f"fold {run.fold}", run.part, *(features[m].key for m in sorted(features))]
+    inputs += [records.frame_hash(task.pairs.rows), records.frame_hash(task.asked.rows[["id", "group", "family"]])]
+    return records.get_or_run(recipe, fill, inputs, root or profile.runs_root() / "study")
+
+
+def _make(run: Run, root: Path | None) -> str:
+    import torch
+
+    torch.set_num_threads(1)
+    return make(run, root).key
+
+
+def make_all(runs: Sequence[Run], root: Path | None = None, workers: int | None = None) -> list[records.Record]:
+    """All runs, one thread each, `workers` processes (default: the cores); with how far it is and how long it will take.
+
+    A run that fails ends the study with its own error, naming the run; what was recorded stays.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(runs))
+    if workers <= 1:
+        return [make(run, root) for run in tqdm(runs, unit="run")]
+    root = root or profile.runs_root() / "study"
+    keys: dict[Run, str] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_quiet) as pool:
+        waiting = {pool.submit(_make, run, root): run for run in runs}
+        for done in tqdm(as_completed(waiting), total=len(waiting), unit="run", mininterval=1):
+            run = waiting[done]
+            try:
+                keys[run] = done.result()
+            except Exception as error:
+                pool.shutdown(cancel_futures=True)
+                raise RuntimeError(f"{run.method}, {run.condition}, fold {run.fold}: {error}") from error
+    return [records.Record(root / keys[run]) for run in runs]
+
+
+def _quiet() -> None:
+    os.environ["TQDM_DISABLE"] = "1"
+
+
+def collect(runs: Sequence[Run], found: Sequence[records.Record]) -> pd.DataFrame:
+    """Every per-query score of a study, with the columns method, condition, noise, rate and text."""
+    parts = [
+        record.scores.assign(
+            method=run.method,
+            condition=str(run.condition),
+            noise=run.condition.noise,
+            rate=run.condition.rate,
+            text=run.condition.text,
+        )
+        for run, record in zip(runs, found, strict=True)
+    ]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)

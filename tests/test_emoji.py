@@ -207,9 +207,9 @@ def test_damage_is_named_and_says_how_to_mend(root):
 
 def test_corpora_by_name(root, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    assert corpora.load("emoji", ["sw"], root).languages == ["swh_Latn"]
+    assert corpora.load("emoji", ["sw"], root=root).languages == ["swh_Latn"]
     with pytest.raises(CorpusError, match="run: xmalign fetch emoji"):
-        corpora.load("emoji", ["sw"], empty)
+        corpora.load("emoji", ["sw"], root=empty)
     with pytest.raises(CorpusError, match="unknown corpus 'coco'; known are scenes, emoji, table"):
         corpora.load("coco")
     assert corpora.available(root).set_index("name").present["emoji"]

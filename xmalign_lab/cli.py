@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from xmalign_lab import profile
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status. Bad data end with their message, not with a traceback."""
@@ -30,8 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("doctor", _doctor, "versions, device, data, and the command that mends each problem")
-    fetch = command("fetch", _fetch, "download a pinned data set into the data folder")
-    fetch.add_argument("name", choices=["emoji"])
+    fetch = command("fetch", _fetch, "download a data set into the data folder, or say how to get it; without a name, list them")
+    cards = sorted(path.stem for path in (profile.repository() / "data").glob("*.toml"))
+    fetch.add_argument("name", nargs="?", choices=cards, help="a card in data/; without it, what there is is listed")
     fetch.add_argument("--openmoji", action="store_true", help="with OpenMoji's drawings as a third vendor")
     check = command("check", _check, "look through your own table for what leaks between splits")
     check.add_argument("table", type=Path, help="CSV, TSV, Parquet or JSONL")
@@ -53,9 +56,13 @@ def _doctor(options) -> int:
 
 
 def _fetch(options) -> None:
-    from xmalign_lab.corpora import emoji
+    from xmalign_lab import corpora
 
-    print(f"{options.name}: {emoji.fetch(openmoji=options.openmoji)}")
+    if options.name:
+        print(f"{options.name}: {corpora.fetch(options.name, options.openmoji)}")
+    else:
+        for row in corpora.available().itertuples():
+            print(f"{row.name:<11} {'here' if row.present else 'absent':<7} {row.how}")
 
 
 def _check(options) -> int:

@@ -1,7 +1,7 @@
-"""Corpora by name: `load("scenes")`, `load("emoji", ["eng_Latn", "swh_Latn"])`, `load("table", path="mine.csv")`.
+"""Corpora by name: `load("scenes")`, `load("emoji", ["eng_Latn", "swh_Latn"])`, `load("sib200", ["swh_Latn"], "test")`.
 
-`scenes` needs nothing, `emoji` is fetched once, `table` is your own. A card `data/NAME.toml` says of each where it
-comes from, under which licence, and whether its reader has met the true files.
+`scenes` needs nothing, `emoji` is fetched once, `table` is your own, the others are read where you put them. A card
+`data/NAME.toml` says of each where it comes from, under which licence, and whether its reader has met the true files.
 """
 
 from __future__ import annotations
@@ -12,41 +12,48 @@ from pathlib import Path
 
 from xmalign_lab import languages as codes
 from xmalign_lab import profile
+from xmalign_lab.corpora.lines import Root, files, sources
 from xmalign_lab.corpus import Corpus, CorpusError
 
 READERS = {"scenes": "scenes.load", "emoji": "emoji.load", "table": "tables.load_table"}
 
 
-def load(name: str, languages: list[str] | None = None, root: str | Path | None = None, **options) -> Corpus:
-    """The corpus `name`, restricted to `languages`; `options` go to its reader.
+def load(name: str, languages: list[str] | None = None, split: str | None = None, root: Root = None, **options) -> Corpus:
+    """The corpus `name`, restricted to `languages` and to a `split`; `options` go to its reader.
 
-    Raises `CorpusError` for an unknown name, for data that are not there (saying how to fetch them) and for bad rows.
+    `root` is the source's own folder (for emoji the data root), by default the one that `available` shows. Raises
+    `CorpusError` for an unknown name, for data that are not there (saying how to get them) and for bad rows.
     """
-    if name not in READERS:
-        raise CorpusError(f"unknown corpus {name!r}; known are {', '.join(READERS)}")
-    module, function = READERS[name].split(".")
+    readers = READERS | {name: source.reader for name, source in sources().items()}
+    if name not in readers:
+        raise CorpusError(f"unknown corpus {name!r}; known are {', '.join(readers)}")
+    if readers[name].startswith("lexicons."):
+        raise CorpusError(f"{name!r} holds words, no corpus; read it by {readers[name]}({name!r}, 'eng_Latn', 'deu_Latn')")
+    if name == "table" and "path" not in options:
+        raise CorpusError("a table is a file of yours: load('table', path='mine.csv', images='pictures/')")
+    module, function = readers[name].split(".")
     read = getattr(import_module(f"xmalign_lab.corpora.{module}"), function)
-    if name == "emoji":
-        return read(languages, root, **options)
-    if name == "scenes":
-        return read(languages, **options)
-    corpus = read(**options)
-    if languages is None:
-        return corpus
-    return corpus.where_rows(lang=["", *(codes.normalise(code) for code in languages)])
+    if name not in READERS:
+        return read(name, languages, split, root, **options)
+    corpus = read(*{"scenes": [languages], "emoji": [languages, root], "table": []}[name], **options)
+    if name == "table" and languages is not None:
+        corpus = corpus.where_rows(lang=["", *(codes.normalise(code) for code in languages)])
+    if split is not None and split not in set(corpus.rows.split):
+        raise CorpusError(f"{name} has no rows in split {split!r}; corpus.split_by_family makes splits")
+    return corpus if split is None else corpus.where_rows(split=split)
 
 
-def best(languages: list[str] | None = None, root: str | Path | None = None) -> Corpus:
+def best(languages: list[str] | None = None, root: Root = None) -> Corpus:
     """The emoji corpus if its data are here, else the procedural scenes."""
     from xmalign_lab.corpora import emoji
 
     if emoji.missing(root):
         return load("scenes", languages)
-    return load("emoji", languages, root)
+    return load("emoji", languages, root=root)
 
 
-def available(root: str | Path | None = None):
-    """A table `name, present, how`: what can be loaded now, and the command that fetches what cannot."""
+def available(root: Root = None):
+    """A table `name, present, how`: what can be loaded now, and how to get what cannot; `root` is the data root."""
     import pandas as pd
 
     from xmalign_lab.corpora import emoji
@@ -57,7 +64,28 @@ def available(root: str | Path | None = None):
         ("emoji", not lacking, f"{lacking}; run: xmalign fetch emoji" if lacking else str(emoji.folder(root))),
         ("table", True, 'your own: load("table", path="mine.csv", images="pictures/")'),
     ]
+    how = {name: card["get"] for name, card in cards().items()}
+    for name, source in sources().items():
+        folder = Path(root or profile.data_root()) / source.folder
+        rows.append((name, True, str(folder)) if files(name, folder) else (name, False, how.get(name, "")))
     return pd.DataFrame(rows, columns=["name", "present", "how"])
+
+
+def fetch(name: str, openmoji: bool = False) -> Path:
+    """Fetch emoji, or a source whose card has a `url` and its `sha256`, unless it is there; return its folder.
+
+    Raises `CorpusError` that says how to get it by hand for any other, and what `archives.fetch` raises.
+    """
+    from xmalign_lab.corpora import archives, emoji
+
+    if name == "emoji":
+        return emoji.fetch(openmoji=openmoji)
+    card, folder = cards()[name], profile.data_root() / getattr(sources().get(name), "folder", name)
+    if name in sources() and files(name):
+        return folder
+    if not {"url", "sha256"} <= set(card):
+        raise CorpusError(f"{name} is not fetched for you; {card['get']}")
+    return archives.fetch(card["url"], card["sha256"], folder)
 
 
 def cards() -> dict[str, dict]:

@@ -1,0 +1,83 @@
+"""`make study`: methods × noise × parallel text × languages × folds, on emoji; resumable, one process a core.
+
+    python bench/study.py [--final] [--smoke] [--methods NAME …]
+
+Development sees validation families only. `--final` (make study FINAL=1) opens the test scores and logs that it did.
+build/study/ then holds every per-query score, the tables in four forms, and facts.json; notebook 08 reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+from xmalign_lab import baselines, profile, records, sweep
+from xmalign_lab.corpora import emoji
+from xmalign_lab.evaluate import report
+
+SHOWN = (sweep.CLEAN, sweep.Condition(rate=0.4), sweep.Condition("translation", 0.4), sweep.Condition(text=0.1))
+
+
+def tables(scores, folder) -> None:
+    """For each shown condition the comparison of the methods by MRR, text → image, with and without flags, in four forms."""
+    for name, part in (("all", scores), ("without flags", sweep.without_flags(scores))):
+        for condition in SHOWN:
+            compared = sweep.cells(part, condition)
+            if len(compared) < 2:
+                continue
+            result = report.compare(compared, langs=sorted(set(part.lang) - {"eng_Latn"}))
+            path = folder / "tables" / f"{condition}, {name}".replace(" ", "-").replace(",", "")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for ending, text in (("md", result.to_markdown()), ("html", result.to_html()), ("tex", result.to_latex())):
+                path.with_suffix(f".{ending}").write_text(text, encoding="utf-8")
+            path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+            path.with_suffix(".tests.csv").write_text(result.tests.to_csv(index=False), encoding="utf-8")
+            if name == "all":
+                print(f"\n{condition}\n{result.to_markdown()}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--final", action="store_true", help="open the test scores; every opening is logged")
+    parser.add_argument("--smoke", action="store_true", help="the small study on scenes that CI runs")
+    parser.add_argument("--methods", nargs="*", default=list(baselines.METHODS), choices=list(baselines.METHODS), metavar="NAME")
+    options = parser.parse_args()
+    if not options.smoke and (problem := emoji.missing()):
+        print(problem)
+        return 1
+    folder = profile.repository() / "build" / ("study-smoke" if options.smoke else "study")
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = (
+        sweep.smoke_runs() if options.smoke else list(sweep.plan(options.methods, part="test" if options.final else "validation"))
+    )
+    print(f"{len(runs)} runs, those recorded are skipped; stop with Ctrl-C, start again to go on", flush=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=profile.repository())
+    facts = {"part": runs[0].part, "date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip(), "methods": options.methods}
+    if options.final:
+        with open(folder / "openings.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(facts | {"time": time.strftime("%H:%M:%S")}) + "\n")
+    start = time.monotonic()
+    found = sweep.make_all(runs)
+    scores = sweep.collect(runs, found)
+    scores.to_parquet(folder / "scores.parquet")
+    seconds = [record.environment["seconds"] for record in found]
+    facts |= {
+        "runs": len(runs),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "seconds per run": round(sum(seconds) / len(runs), 1),
+    }
+    facts |= {"environment": records.environment(), "not applicable": sorted({
+        f"{run.method}, {run.condition}: {(record.folder / 'not_applicable.txt').read_text()}"
+        for run, record in zip(runs, found, strict=True) if (record.folder / "not_applicable.txt").exists()
+    })}  # fmt: skip
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False))
+    tables(scores, folder)
+    print(f"\n{len(runs)} runs in {facts['minutes']} minutes now, {facts['seconds per run']} s each when made; {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,6 +38,16 @@ def numbers(emoji: dict, speed: dict) -> str:
     return "\n".join(lines)
 
 
+def study(folder: Path) -> str:
+    """The study's main table, 40 % random noise, and how it was made, as Markdown."""
+    facts = json.loads((folder / "facts.json").read_text())
+    table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
+    return (
+        f"{table.strip()}\n\nFive folds, {facts['part']} families, {facts['runs']} runs of {facts['seconds per run']:.0f} s "
+        f"on average on one core of {facts['environment']['machine']}, {facts['date']}. Printed by `make study FINAL=1`."
+    )
+
+
 def cell(row: dict) -> str:
     """`value [low, high]`, or a plain number for a rank."""
     if row["low"] is None:
@@ -72,6 +82,10 @@ def main() -> int:
         blocks["numbers"] = numbers(*(json.loads(path.read_text()) for path in measured))
     else:
         print("no measurements in build/bench; run `make bench` first: the block of numbers stays as it is")
+    if (ROOT / "build" / "study" / "tables" / "random-noise-40-all.md").exists():
+        blocks["study"] = study(ROOT / "build" / "study")
+    else:
+        print("no study in build/study; run `make study FINAL=1` first: its block stays as it is")
     readme = ROOT / "README.md"
     readme.write_text(fill(readme.read_text(encoding="utf-8"), blocks), encoding="utf-8")
     print(f"filled {', '.join(blocks)}")

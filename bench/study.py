@@ -29,7 +29,7 @@ def tables(scores, folder) -> None:
             if len(compared) < 2:
                 continue
             result = report.compare(compared, langs=sorted(set(part.lang) - {"eng_Latn"}))
-            path = folder / "tables" / f"{condition}, {name}".replace(" ", "-").replace(",", "")
+            path = folder / "tables" / f"{condition} {name}".replace("%", "").replace(" ", "-")
             path.parent.mkdir(parents=True, exist_ok=True)
             for ending, text in (("md", result.to_markdown()), ("html", result.to_html()), ("tex", result.to_latex())):
                 path.with_suffix(f".{ending}").write_text(text, encoding="utf-8")

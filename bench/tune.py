@@ -19,14 +19,22 @@ from xmalign_lab import baselines, profile, sweep
 from xmalign_lab.evaluate.retrieval import per_query
 
 TRIALS, LANGUAGE = 8, "deu_Latn"
-UNTRAINED = ("string overlap", "oracle filter", "oracle translation", "no dictionary", "translate-test", "Procrustes")
+UNTRAINED = (
+    "string overlap",
+    "oracle filter",
+    "oracle translation",
+    "no dictionary",
+    "translate-test",
+    "Procrustes",
+    "Procrustes, words",
+)
 
 
 def space(trial: optuna.Trial, method: str) -> dict:
     """The learning rate, and what the method adds: its (first) temperature, SigLIP's first bias."""
     fields = {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True)}
     if "info_nce" in baselines.METHODS[method][1].terms or baselines.METHODS[method][1].learn_temperature:
-        fields["temperature"] = trial.suggest_float("temperature", 0.02, 0.3, log=True)
+        fields["temperature"] = trial.suggest_float("temperature", 0.01, 0.3, log=True)
     if method == "SigLIP loss":
         fields["bias"] = trial.suggest_float("bias", -12.0, -2.0)
     return fields

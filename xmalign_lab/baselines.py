@@ -21,6 +21,7 @@ from xmalign_lab import profile, records, schedules, similarity
 from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.encoders.classic import ClassicText, words
 from xmalign_lab.encoders.features import Features
+from xmalign_lab.encoders.static import mean_of_words, ppmi_svd
 from xmalign_lab.evaluate.retrieval import Protocol, Side, rank_queries
 from xmalign_lab.model import Aligner
 from xmalign_lab.study import Task, score
@@ -191,21 +192,35 @@ def dictionary(pairs: list[tuple[str, str]]) -> dict[str, str]:
     }
 
 
-def procrustes(task: Task, recipe: Recipe, dim: int = 256, rounds: int = 5) -> pd.DataFrame:
+def procrustes(task: Task, recipe: Recipe, rounds: int = 5) -> pd.DataFrame:
     """Rotate each target language's text space onto the pivot's, in which pictures and pivot texts are aligned.
 
     Each language's space is the truncated SVD of its own training texts' n-grams; the seed dictionary is the parallel text
     of the task; then `rounds` of refinement on mutual neighbours (`refined`).
     """
+    return _rotated(task, recipe, _letter_space, rounds)
+
+
+def procrustes_words(task: Task, recipe: Recipe, rounds: int = 5) -> pd.DataFrame:
+    """`procrustes` over word vectors that each language's own training texts give (PPMI-SVD): no letter is looked at."""
+    return _rotated(task, recipe, _word_space, rounds)
+
+
+def _rotated(task: Task, recipe: Recipe, space: Callable[[Task, str, int], Features], rounds: int) -> pd.DataFrame:
     if not len(task.parallel):
         raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: no seed dictionary")
-    spaces = {lang: _own_space(task, lang, dim) for lang in (task.pivot, *task.targets)}
+    spaces = {lang: space(task, lang, recipe.components) for lang in (task.pivot, *task.targets)}
+    width = min(features.width for features in spaces.values())
+    spaces = {lang: Features(f.ids, similarity.unit(f.vectors[:, :width])) for lang, f in spaces.items()}
     own = spaces[task.pivot]
     mapped = [own]
     for target in task.targets:
         rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
+        rows = rows[rows.right.isin(spaces[target].ids)]  # noise may have put English where the translation should be
+        if rows.empty:
+            raise NotApplicable(f"no parallel text in {target}: no seed dictionary")
         seed = np.stack([spaces[target].position(rows.right), own.position(rows.left)], 1)
-        seen = [np.isin(space.ids, task.training.ids) for space in (spaces[target], own)]
+        seen = [np.isin(features.ids, task.training.ids) for features in (spaces[target], own)]
         turn = refined(spaces[target].vectors, own.vectors, seed, rounds, *seen)
         mapped.append(Features(spaces[target].ids, spaces[target].vectors @ turn))
     features = {"image": task.features["image"], "text": Features.concatenate(mapped)}
@@ -213,15 +228,22 @@ def procrustes(task: Task, recipe: Recipe, dim: int = 256, rounds: int = 5) -> p
     return score(aligner, task.asked, features)
 
 
-def _own_space(task: Task, lang: str, dim: int) -> Features:
-    """The texts of one language, unit length, in the leading singular directions of its training texts; words unseen are drawn
-    towards nothing: a text of such words alone gets the mean direction."""
+def _letter_space(task: Task, lang: str, dim: int) -> Features:
+    """The texts of one language in the leading singular directions of its training texts' n-grams.
+
+    A text of n-grams never seen would be zero; every text is moved a little towards the mean, which says nothing.
+    """
     ids = task.corpus.where_rows(modality="text", lang=lang).ids
     training = task.training.where_rows(modality="text", lang=lang).ids
     take = task.features["text"].take
     svd = TruncatedSVD(dim, random_state=0).fit(take(training))
-    mean = svd.transform(take(training)).mean(0)
-    return Features(ids, similarity.unit(svd.transform(take(ids)) + 1e-3 * mean))
+    return Features(ids, svd.transform(take(ids)) + 1e-3 * svd.transform(take(training)).mean(0))
+
+
+def _word_space(task: Task, lang: str, dim: int) -> Features:
+    """The texts of one language as means of PPMI-SVD word vectors of its training texts."""
+    training = task.training.where_rows(modality="text", lang=lang).rows
+    return mean_of_words(task.corpus.where_rows(modality="text", lang=lang), *ppmi_svd(training.text, dim))
 
 
 def refined(source: np.ndarray, target: np.ndarray, seed: np.ndarray, rounds: int, of_source, of_target) -> np.ndarray:
@@ -313,6 +335,7 @@ METHODS: dict[str, tuple[Callable[[Task, Recipe], pd.DataFrame], Recipe]] = {
         clip(name="uCLIP projector", terms={"info_nce": 1.0, "distance": 0.1}, temperature=schedules.Constant(0.01)),
     ),
     "Procrustes": (procrustes, clip(name="Procrustes")),
+    "Procrustes, words": (procrustes_words, clip(name="Procrustes, words")),
     "translate-test": (translate_test, clip(name="translate-test")),
     "no dictionary": (no_dictionary, clip(name="no dictionary")),
     "string overlap": (string_overlap, clip(name="string overlap")),

@@ -138,9 +138,9 @@ def temperature_curve(steps: pd.DataFrame) -> go.Figure:
         name="τ",
         showlegend=False,
         mode="lines",
-        line={"color": INK, "width": 2, "dash": "dot"},
+        line={"color": INK, "width": 2, "dash": "dot", "shape": "hv"},  # an edit is a step, not a ramp
     )
-    figure.update_layout(xaxis_title=x.name, yaxis={"title": "τ", "rangemode": "tozero"})
+    figure.update_layout(xaxis_title=x.name, yaxis={"title": "temperature τ", "rangemode": "tozero"})
     return figure
 
 
@@ -152,7 +152,7 @@ def training(steps: pd.DataFrame, terms: Sequence[str] | None = None) -> go.Figu
     figure.add_traces(list(below.data), rows=2, cols=1)
     dress(figure, "Training", _thinned(steps)[1], height=480)
     figure.update_yaxes(title_text="loss", row=1)
-    figure.update_yaxes(title_text="τ", rangemode="tozero", row=2)
+    figure.update_yaxes(title_text="temp. τ", rangemode="tozero", row=2)
     figure.update_xaxes(title_text=above.layout.xaxis.title.text, row=2)
     return figure
 
@@ -330,7 +330,7 @@ def language_bars(counts: Mapping[str, float], title: str, header: str = "", uni
     figure.add_bar(
         x=names, y=list(counts.values()), marker_color=colours, hovertemplate=f"%{{x}}: %{{y:,}} {escaped(unit)}<extra></extra>"
     )
-    return figure.update_layout(xaxis={"type": "category", "tickangle": -50}, yaxis_title=unit)
+    return figure.update_layout(xaxis={"type": "category", "tickangle": -50, "dtick": 1}, yaxis_title=unit)
 
 
 def similarity_heatmap(

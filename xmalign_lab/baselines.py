@@ -315,7 +315,11 @@ def _only(corpus: Corpus, texts: np.ndarray) -> Corpus:
 
 
 def tuned(method: str, rate: float) -> dict:
-    """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe."""
+    """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe.
+
+    The oracle filter leaves no noise, so it is trained as constant τ is without any.
+    """
+    method, rate = ("constant τ", 0.0) if method == "oracle filter" else (method, rate)
     chosen = json.loads(TUNED.read_text()) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
 

@@ -223,9 +223,9 @@ def _rotated(task: Task, recipe: Recipe, space: Callable[[Task, str, int], Featu
         seen = [np.isin(features.ids, task.training.ids) for features in (spaces[target], own)]
         turn = refined(spaces[target].vectors, own.vectors, seed, rounds, *seen)
         mapped.append(Features(spaces[target].ids, spaces[target].vectors @ turn))
-    features = {"image": task.features["image"], "text": Features.concatenate(mapped)}
-    aligner = teacher(replace(task, features=features), recipe)
-    return score(aligner, task.asked, features)
+    pictures = task.features["image"]
+    aligner = teacher(replace(task, features={"image": pictures, "text": own}), recipe)
+    return score(aligner, task.asked, {"image": pictures, "text": Features.concatenate(mapped)})
 
 
 def _letter_space(task: Task, lang: str, dim: int) -> Features:

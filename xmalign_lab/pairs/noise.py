@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -74,14 +75,13 @@ def translate_badly(
         cuts = np.cumsum(list(shares.values())) / sum(shares.values()) * len(chosen)
         part = dict(zip(shares, np.split(chosen, np.round(cuts[:-1]).astype(int)), strict=True))
         hub = rng.choice(sorted(families))
-        moved = {row: english[row] for family in part["copied"] for row in families[family].index if row in english}
+        moved = {text.id: english[text.id] for family in part["copied"] for text in families[family] if text.id in english}
         moved |= _texts_of(families, {family: hub for family in part["hub"] if family != hub})
         moved |= _texts_of(families, {f: givers[f] for f in part["wrong sense"] if givers.get(f, f) in set(families) - {f}})
         for family in part["truncated"]:
-            rows = families[family]
-            names = dict(zip(rows[rows.kind == "name"].group, rows[rows.kind == "name"].index, strict=True))
-            keywords = rows[rows.kind == "keywords"]
-            moved |= {row: names[group] for row, group in zip(keywords.index, keywords.group, strict=True) if group in names}
+            names = {text.group: text.id for text in families[family] if text.kind == "name"}
+            keywords = [text for text in families[family] if text.kind == "keywords" and text.group in names]
+            moved |= {text.id: names[text.group] for text in keywords}
         return moved
 
     return _applied(pairs, corpus, plan, fraction, seed, sources)
@@ -128,19 +128,28 @@ def _applied(pairs: Pairs, corpus: Corpus, plan: Plan, fraction: float, seed: in
     return Pairs(rows[kept]), (~touched | same)[kept]
 
 
-def _chosen(texts: pd.DataFrame, fraction: float, rng: np.random.Generator) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+class _Text(NamedTuple):
+    id: str
+    group: str
+    kind: str
+
+
+def _chosen(texts: pd.DataFrame, fraction: float, rng: np.random.Generator) -> tuple[dict[str, list[_Text]], np.ndarray]:
     """The families of one language's texts, and the part of them that is to be corrupted."""
-    families = {family: rows.sort_values(["group", "kind"]) for family, rows in texts.groupby("family", sort=True)}
+    families: dict[str, list[_Text]] = {}
+    rows = texts.sort_values(["family", "group", "kind"])
+    for family, *text in zip(rows.family, rows.index, rows.group, rows.kind, strict=True):
+        families.setdefault(family, []).append(_Text(*text))
     return families, rng.permutation(np.array(list(families), object))[: round(fraction * len(families))]
 
 
-def _texts_of(families: Mapping[str, pd.DataFrame], giver_of: Mapping[str, str]) -> dict[str, str]:
+def _texts_of(families: Mapping[str, list[_Text]], giver_of: Mapping[str, str]) -> dict[str, str]:
     """`{row id: the id whose text it gets}`: of the same kind where the giving family has it."""
     found = {}
     for taker, giver in giver_of.items():
-        place = {group: number for number, group in enumerate(families[taker].group.unique())}
-        for row in families[taker].itertuples():
-            same = families[giver][families[giver].kind == row.kind].index
-            options = same if len(same) else families[giver].index
-            found[row.Index] = options[place[row.group] % len(options)]
+        place = {group: number for number, group in enumerate(dict.fromkeys(text.group for text in families[taker]))}
+        for text in families[taker]:
+            options = [other.id for other in families[giver] if other.kind == text.kind]
+            options = options or [other.id for other in families[giver]]
+            found[text.id] = options[place[text.group] % len(options)]
     return found

@@ -1,6 +1,6 @@
 """`make study`: methods × noise × parallel text × languages × folds, on emoji; resumable, one process a core.
 
-    python bench/study.py [--final] [--smoke] [--methods NAME …]
+    python bench/study.py [--final] [--smoke] [--methods NAME …] [--conditions CONDITION …]
 
 Development sees validation families only. `--final` (make study FINAL=1) opens the test scores and logs that it did.
 build/study/ then holds every per-query score, the tables in four forms, and facts.json; notebook 08 reads them.
@@ -44,6 +44,10 @@ def main() -> int:
     parser.add_argument("--final", action="store_true", help="open the test scores; every opening is logged")
     parser.add_argument("--smoke", action="store_true", help="the small study on scenes that CI runs")
     parser.add_argument("--methods", nargs="*", default=list(baselines.METHODS), choices=list(baselines.METHODS), metavar="NAME")
+    known = [str(condition) for condition in (sweep.CLEAN, *sweep.NOISE, *sweep.TEXT)]
+    parser.add_argument(
+        "--conditions", nargs="*", default=known, choices=known, metavar="CONDITION", help=", ".join(known).replace("%", "%%")
+    )
     options = parser.parse_args()
     if not options.smoke and (problem := emoji.missing()):
         print(problem)
@@ -55,7 +59,13 @@ def main() -> int:
     )
     print(f"{len(runs)} runs, those recorded are skipped; stop with Ctrl-C, start again to go on", flush=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=profile.repository())
-    facts = {"part": runs[0].part, "date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip(), "methods": options.methods}
+    facts = {
+        "part": runs[0].part,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip(),
+        "methods": options.methods,
+        "conditions": options.conditions,
+    }
     if options.final:
         with open(folder / "openings.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(facts | {"time": time.strftime("%H:%M:%S")}) + "\n")

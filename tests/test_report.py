@@ -245,3 +245,7 @@ def test_what_cannot_be_compared_is_an_error():
         report.compare({"a": one, "b": one}, langs=["swh_Latn", "deu_Latn"])
     with pytest.raises(ValueError, match="any language"):
         report.compare({"a": one, "b": one.assign(query="other " + one["query"])})
+
+
+def test_one_family_alone_has_a_mean_and_no_interval():
+    assert np.isnan(report.family_bootstrap(np.array([0.5, 1.0]), np.array(["f", "f"]))).all()

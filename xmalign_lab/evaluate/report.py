@@ -28,8 +28,11 @@ LATEX = str.maketrans(LATEX)
 def family_bootstrap(values: np.ndarray, families: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0) -> tuple:
     """Percentile interval `(low, high)` of the mean of `values` (n,), resampling whole families (n,), not rows.
 
-    Near-copies stand or fall together, so rows would make the interval too narrow (`significance.bootstrap_means`).
+    Near-copies stand or fall together, so rows would make the interval too narrow (`significance.bootstrap_means`). One
+    family says nothing about others: `(nan, nan)`.
     """
+    if len(set(families)) == 1:
+        return np.nan, np.nan
     means = significance.bootstrap_means(np.asarray(values)[None], families, draws, seed)[:, 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

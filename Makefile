@@ -26,7 +26,7 @@ data: setup
 	@mkdir -p build; $(BIN)/xmalign fetch emoji 2> build/fetch.log || \
 	  echo "no emoji data ($$(tail -n 1 build/fetch.log)); going on with the procedural scenes"
 
-demo: data  ## the main job: notebooks 00-07 on real data, a results table, build/gallery/index.html
+demo: data  ## the main job: notebooks 00-08 on real data, a results table, build/gallery/index.html
 	@$(BIN)/python bench/demo.py
 
 lab: data  ## JupyterLab on the first notebook

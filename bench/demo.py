@@ -1,4 +1,4 @@
-"""`make demo`: execute notebooks 00-07, build the gallery, print the results table.
+"""`make demo`: execute notebooks 00-08, build the gallery, print the results table.
 
 `XMALIGN_PROFILE` chooses the size (default small). Ends with status 1 if a notebook fails, naming it, the cell and the
 error; the others still run, and the gallery shows those that did.
@@ -94,9 +94,9 @@ def result_table(notebook: NotebookNode) -> str:
 
 def main() -> int:
     os.environ.setdefault("XMALIGN_PROFILE", "small")
-    paths = sorted(NOTEBOOKS.glob("0[0-7]_*.ipynb"))
+    paths = sorted(NOTEBOOKS.glob("0[0-8]_*.ipynb"))
     if not paths:
-        print(f"no notebooks 00-07 in {NOTEBOOKS}")
+        print(f"no notebooks 00-08 in {NOTEBOOKS}")
         return 1
     shutil.rmtree(EXECUTED, ignore_errors=True)
     EXECUTED.mkdir(parents=True)

@@ -54,9 +54,9 @@ def main() -> int:
         return 1
     folder = profile.repository() / "build" / ("study-smoke" if options.smoke else "study")
     folder.mkdir(parents=True, exist_ok=True)
-    runs = (
-        sweep.smoke_runs() if options.smoke else list(sweep.plan(options.methods, part="test" if options.final else "validation"))
-    )
+    conditions = [c for c in (sweep.CLEAN, *sweep.NOISE, *sweep.TEXT) if str(c) in options.conditions]
+    whole = sweep.plan(options.methods, conditions, part="test" if options.final else "validation")
+    runs = sweep.smoke_runs() if options.smoke else list(whole)
     print(f"{len(runs)} runs, those recorded are skipped; stop with Ctrl-C, start again to go on", flush=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=profile.repository())
     facts = {

@@ -1,5 +1,6 @@
 """The study: what is planned, what a run trains on, that it resumes, and that validation is as noisy as training."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -98,10 +99,54 @@ def test_several_processes_make_what_one_makes(tmp_path):
 
 def test_a_failing_run_is_named(monkeypatch):
     bad = Run("constant τ", CLEAN, 0, changes='{"epochs": 0}', **SCENES)
-    with pytest.raises(RuntimeError, match="constant τ, clean, fold 0: a recipe needs at least 1 epoch"):
+    with pytest.raises(RuntimeError, match="constant τ, clean, fold [01]: a recipe needs at least 1 epoch"):
         sweep.make_all([bad, replace(bad, fold=1)], workers=2)
 
 
 def test_the_recipe_has_the_studys_size_and_the_runs_changes():
     recipe = sweep.recipe_of(Run("CLIP loss", CLEAN, 0, changes='{"temperature": 0.2, "epochs": 3}'))
     assert recipe.hidden == sweep.SIZE["hidden"] and recipe.epochs == 3 and recipe.temperature(0.0, {}, {})[0] == 0.2
+
+
+def test_what_is_recorded_is_read_and_else_the_smoke_study_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.profile, "repository", lambda: tmp_path)
+    runs = [Run("string overlap", CLEAN, 0, changes=QUICK, **SCENES), Run("M-CLIP", TEXT[-1], 0, changes=QUICK, **SCENES)]
+    monkeypatch.setattr(sweep, "smoke_runs", lambda: runs)
+    monkeypatch.setenv("XMALIGN_PROFILE", "small")
+    scores, facts = sweep.recorded()
+    assert facts["part"] == "smoke" and facts["runs"] == 2 and set(scores.method) == {"string overlap"}
+    assert [reason.split(":")[0] for reason in facts["not applicable"]] == ["M-CLIP, text 0%"]
+    folder = tmp_path / "build" / "study"
+    folder.mkdir(parents=True)
+    scores[:3].to_parquet(folder / "scores.parquet")
+    assert len(sweep.recorded()[0]) == len(scores), "half a study is none"
+    (folder / "facts.json").write_text(json.dumps(facts | {"part": "test", "commit": "abc"}))
+    read, said = sweep.recorded()
+    assert len(read) == 3 and (said["part"], said["commit"]) == ("test", "abc") and set(said) == set(facts)
+    (folder / "scores.parquet").rename(folder / "moved.parquet")
+    assert sweep.recorded()[1]["part"] == "smoke"
+    (folder / "moved.parquet").rename(folder / "scores.parquet")
+    monkeypatch.setenv("XMALIGN_PROFILE", "smoke")
+    assert sweep.recorded()[1]["part"] == "smoke", "CI never depends on what lies in build"
+
+
+def test_the_smoke_study_says_as_much_as_make_study(tmp_path, monkeypatch):
+    from bench import study
+
+    runs = [Run("string overlap", CLEAN, 0, changes=QUICK, **SCENES)]
+    monkeypatch.setattr(sweep, "smoke_runs", lambda: runs)
+    monkeypatch.setattr(sweep.profile, "repository", lambda: tmp_path)
+    monkeypatch.setattr(study, "tables", lambda scores, folder: None)
+    monkeypatch.setattr("sys.argv", ["study.py", "--smoke"])
+    assert study.main() == 0
+    written = json.loads((tmp_path / "build" / "study-smoke" / "facts.json").read_text())
+    assert set(written) == set(sweep.recorded()[1])
+
+
+def test_the_smoke_study_has_what_notebook_08_shows():
+    runs = sweep.smoke_runs()
+    assert {run.part for run in runs} == {"test"} and {run.corpus for run in runs} == {"scenes"} and len(runs) <= 24
+    for method in ("constant τ", "M-CLIP", "translate-test"):
+        assert {str(r.condition) for r in runs if r.method == method} >= {"clean", "random noise 40%", "text 10%"}
+    assert {"oracle filter", "no dictionary"} < {r.method for r in runs}
+    assert {str(r.condition) for r in runs} == {"clean", "random noise 40%", "translation noise 40%", "text 10%", "text 0%"}

@@ -228,6 +228,7 @@ def recorded() -> tuple[pd.DataFrame, dict]:
     runs, start = smoke_runs(), time.monotonic()
     found = make_all(runs, workers=1)
     said = {"part": "smoke", "date": time.strftime("%Y-%m-%d"), "commit": "", "methods": sorted({run.method for run in runs})}
+    said["conditions"] = list(dict.fromkeys(str(run.condition) for run in runs))
     said |= {"runs": len(runs), "minutes": round((time.monotonic() - start) / 60, 1), "environment": records.environment()}
     said["seconds per run"] = round(float(np.mean([record.environment["seconds"] for record in found])), 1)
     nothing = ((run, record.folder / "not_applicable.txt") for run, record in zip(runs, found, strict=True))

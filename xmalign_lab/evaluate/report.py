@@ -130,7 +130,8 @@ class Comparison:
     def to_html(self) -> str:
         """The table as the page around it draws tables, light or dark; all tests are folded away below."""
         head, *rows = self._grid("<b>{}</b>", "<sup>{}</sup>", html.escape)
-        rows = [[letter, f'<div style="text-align:left">{name}</div>', *cells] for letter, name, *cells in rows]
+        left = '<div style="text-align:left">{}</div>'
+        rows = [[letter, left.format(name), *(c.replace(",", ",<wbr/>") for c in cells)] for letter, name, *cells in rows]
         table = pd.DataFrame(rows, columns=head).to_html(index=False, border=0, escape=False)
         return (
             f'<div style="font-variant-numeric:tabular-nums">{table}<p style="opacity:.75;max-width:60em">'
@@ -240,8 +241,10 @@ def _beaten(tests: pd.DataFrame, row, metric: str) -> tuple[str, ...]:
 def _protocols(scores: Mapping[str, pd.DataFrame], direction: str, keys: pd.DataFrame, left: int) -> str:
     """The protocol of what was compared, for each method where they differ; the seeds; what was left out."""
     asked = keys[["lang", "query"]].drop_duplicates().assign(direction=direction)
-    made = [protocol(table.merge(asked)) for table in scores.values()]
-    text = made[0] if len(set(made)) == 1 else " | ".join(f"{a}: {one}" for a, one in zip(ascii_letters, made, strict=False))
+    rows: dict[str, list[str]] = {}
+    for letter, table in zip(ascii_letters, scores.values(), strict=False):
+        rows.setdefault(protocol(table.merge(asked)), []).append(letter)
+    text = next(iter(rows)) if len(rows) == 1 else " | ".join(f"{', '.join(letters)}: {made}" for made, letters in rows.items())
     drawn = " (drawn as the families are)" if keys.duplicated(["lang", "query"]).any() else ""
     text += f"; seeds: {', '.join(map(str, keys.seed.unique()))}{drawn}"
     return text + (f"; {left:,} queries left out that not every method was asked" if left else "")

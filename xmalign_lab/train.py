@@ -73,7 +73,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: float = 0.1
     dim: int = 256
-    hidden: int = 768
+    hidden: int = 704
     components: int = 256
     least_count: int = 2
     image_dropout: float = 0.4

@@ -43,8 +43,9 @@ def study(folder: Path) -> str:
     facts = json.loads((folder / "facts.json").read_text())
     table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
     return (
-        f"{table.strip()}\n\nFive folds, {facts['part']} families, {facts['runs']} runs of {facts['seconds per run']:.0f} s "
-        f"on average on one core of {facts['environment']['machine']}, {facts['date']}. Printed by `make study FINAL=1`."
+        f"{table.strip()}\n\nFive folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} "
+        f"runs of {facts['seconds per run']:.0f} s on average on one core of {facts['environment']['machine']}, {facts['date']}. "
+        "Printed by `make study FINAL=1`."
     )
 
 

@@ -13,7 +13,7 @@ from xmalign_lab.evaluate.retrieval import per_query
 from xmalign_lab.pairs.parallel import bridge
 
 TARGETS = ("swh_Latn", "sin_Sinh")
-SMALL = {"epochs": 12, "hidden": 64, "dim": 32, "components": 64, "batch_pairs": 300, "least_count": 1}
+SMALL = {"epochs": 30, "hidden": 64, "dim": 32, "components": 64, "batch_pairs": 300, "least_count": 1}
 
 
 @pytest.fixture(scope="module")

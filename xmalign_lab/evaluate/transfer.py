@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from xmalign_lab import similarity
 from xmalign_lab.evaluate.significance import bootstrap_means
@@ -36,7 +37,9 @@ def transfer(train_vectors, train_labels: np.ndarray, tests: dict[str, tuple], s
     # Most columns of a hashed table are empty in one language and can teach nothing: dropped, as all constant ones
     steps = (VarianceThreshold(), StandardScaler(with_mean=not issparse(train_vectors)), LogisticRegression(max_iter=5_000))
     split = StratifiedKFold(min(5, counts.min()), shuffle=True, random_state=seed)
-    search = GridSearchCV(make_pipeline(*steps), {"logisticregression__C": STRENGTHS}, cv=split).fit(train_vectors, gold)
+    search = GridSearchCV(make_pipeline(*steps), {"logisticregression__C": STRENGTHS}, cv=split)
+    with threadpool_limits(1):  # thousands of small products: several threads spend their time waiting for each other
+        search.fit(train_vectors, gold)
     parts = []
     for lang, (vectors, labels, *queries) in tests.items():
         labels = np.asarray(labels).astype(str)

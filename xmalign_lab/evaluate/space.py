@@ -13,6 +13,7 @@ from sklearn.metrics import pairwise_distances_chunked, silhouette_samples
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from xmalign_lab import similarity
 
@@ -123,7 +124,9 @@ def language_probe(vectors: np.ndarray, langs: np.ndarray, groups: np.ndarray, s
         raise ValueError(f"{len(sizes)} languages and {count} groups: the probe needs two of each")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5_000))
     split = GroupKFold(min(folds, count), shuffle=True, random_state=seed)
-    return cross_val_predict(probe, vectors, langs, groups=groups, cv=split) == langs, float(sizes.max() / sizes.sum())
+    with threadpool_limits(1):  # as in `transfer`
+        named = cross_val_predict(probe, vectors, langs, groups=groups, cv=split)
+    return named == langs, float(sizes.max() / sizes.sum())
 
 
 def effective_rank(vectors: np.ndarray) -> float:

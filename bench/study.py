@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from xmalign_lab import baselines, profile, records, sweep
+from xmalign_lab import baselines, profile, sweep
 from xmalign_lab.corpora import emoji
 from xmalign_lab.evaluate import report
 
@@ -59,31 +59,17 @@ def main() -> int:
     runs = sweep.smoke_runs() if options.smoke else list(whole)
     print(f"{len(runs)} runs, those recorded are skipped; stop with Ctrl-C, start again to go on", flush=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=profile.repository())
-    facts = {
-        "part": runs[0].part,
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
-        "methods": options.methods,
-        "conditions": options.conditions,
-    }
     if options.final:
+        opened = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": commit.stdout.strip()}
+        opened |= {"methods": options.methods, "conditions": options.conditions}
         with open(folder / "openings.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(facts | {"time": time.strftime("%H:%M:%S")}) + "\n")
+            log.write(json.dumps(opened, ensure_ascii=False) + "\n")
     start = time.monotonic()
     found = sweep.make_all(runs)
     scores = sweep.collect(runs, found)
     scores.to_parquet(folder / "scores.parquet")
-    seconds = [record.environment["seconds"] for record in found]
-    facts |= {
-        "runs": len(runs),
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "seconds per run": round(sum(seconds) / len(runs), 1),
-    }
-    facts |= {"environment": records.environment(), "not applicable": sorted({
-        f"{run.method}, {run.condition}: {(record.folder / 'not_applicable.txt').read_text()}"
-        for run, record in zip(runs, found, strict=True) if (record.folder / "not_applicable.txt").exists()
-    })}  # fmt: skip
-    (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False))
+    facts = sweep.facts(runs, found, (time.monotonic() - start) / 60, commit.stdout.strip())
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     tables(scores, folder)
     print(f"\n{len(runs)} runs in {facts['minutes']} minutes now, {facts['seconds per run']} s each when made; {folder}")
     return 0

@@ -65,7 +65,7 @@ def tune(method: str, rate: float) -> tuple[dict, list[dict]]:
 def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     methods = sys.argv[1:] or [method for method in baselines.METHODS if method not in UNTRAINED]
-    chosen = json.loads(baselines.TUNED.read_text()) if baselines.TUNED.exists() else {}
+    chosen = json.loads(baselines.TUNED.read_text(encoding="utf-8")) if baselines.TUNED.exists() else {}
     rows = []
     for method in methods:
         for rate in (0.0, 0.4):
@@ -73,7 +73,7 @@ def main() -> int:
             rows += trials
             chosen.setdefault(method, {})[f"{rate:.0%}"] = best
             print(f"{method}, {rate:.0%} noise: {best}, MRR {max(t['MRR'] for t in trials):.4f}", flush=True)
-    baselines.TUNED.write_text(json.dumps(chosen, indent=1, sort_keys=True) + "\n")
+    baselines.TUNED.write_text(json.dumps(chosen, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     path = profile.repository() / "build" / "study" / "tuning.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path, index=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from xmalign_lab import baselines, corpora, study
+from xmalign_lab import baselines, corpora, study, sweep
 from xmalign_lab.baselines import METHODS, NotApplicable, dictionary, refined
 from xmalign_lab.corpus import split_by_family
 from xmalign_lab.evaluate.retrieval import per_query
@@ -120,7 +120,10 @@ def test_procrustes_finds_a_rotation_and_refinement_recovers_what_a_bad_seed_hid
     assert errors[1] < 0.3 * errors[0]
 
 
-def test_tuned_settings_are_fields_of_the_recipe():
-    for method in METHODS:
-        for rate in (0.0, 0.4):
-            assert set(baselines.tuned(method, rate)) <= {"learning_rate", "temperature", "bias"}
+def test_what_was_tuned_is_taken_at_the_nearer_noise_and_the_oracle_filter_trains_as_if_clean():
+    clean, noisy = baselines.tuned("constant τ", 0.0), baselines.tuned("constant τ", 0.4)
+    assert clean != noisy and set(clean) == set(noisy) == {"learning_rate", "temperature"}
+    assert baselines.tuned("constant τ", 0.2) == baselines.tuned("constant τ", 0.6) == noisy
+    assert baselines.tuned("oracle filter", 0.4) == clean and baselines.tuned("Procrustes", 0.4) == {}
+    recipe = sweep.recipe_of(sweep.Run("constant τ", sweep.Condition(rate=0.4), 0))
+    assert recipe.learning_rate == noisy["learning_rate"] and recipe.temperature(0, {}, {})[0] == noisy["temperature"]

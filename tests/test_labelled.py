@@ -81,7 +81,7 @@ def test_bad_records_are_named_by_file_and_line(tmp_path, rows, said):
     ("header", "said"),
     [
         ("index_id\ttext\n", "line 1: needs one column 'category'; it has index_id, text"),
-        ("index_id\ttext\ttext\tcategory\n", "line 1: needs one column 'text'"),
+        ("index_id\ttext\ttext\tcategory\n", "line 1: column 'text' occurs twice"),
         ("", "the file is empty"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -227,22 +228,25 @@ def test_threads_share_the_work_and_the_setting_is_left_as_it_was(threads):
     assert np.array_equal(expected, ours)
 
 
-def test_an_error_in_a_thread_stops_the_others_and_is_raised():
-    done, before = [], torch.get_num_threads()
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_any_thread_stops_the_others_and_is_raised(failing):
+    done, before, both = [], torch.get_num_threads(), threading.Barrier(2, timeout=60)
 
-    def work(_, start):
-        time.sleep(0.001)
-        if start == 50:
-            raise RuntimeError("in a thread")
+    def work(thread, start):
+        if start < 2:
+            both.wait()  # each thread has begun, and one of them now fails
+            if thread == failing:
+                raise RuntimeError("in a thread")
+        time.sleep(0.01)
         done.append(start)
 
     try:
         torch.set_num_threads(2)
         with pytest.raises(RuntimeError, match="in a thread"):
-            similarity._in_threads(work, range(2_000))
+            similarity._in_threads(work, range(1_000))
     finally:
         torch.set_num_threads(before)
-    assert len(done) < 1_000
+    assert len(done) < 500
 
 
 def test_importing_costs_neither_torch_nor_numba():
@@ -340,3 +344,15 @@ def test_ratio_margin_written_out():
 def test_unit_names_the_zero_row():
     with pytest.raises(ValueError, match="row 1"):
         similarity.unit(np.array([[1.0, 0.0], [0.0, 0.0]], np.float32))
+
+
+def test_mutual_neighbours_under_csls_are_those_of_the_full_matrix_and_a_hub_loses_its_place():
+    rng = np.random.default_rng(3)
+    left, right = similarity.unit(rng.normal(size=(40, 6))), similarity.unit(rng.normal(size=(30, 6)))
+    right[0] = similarity.unit(left.mean(0, keepdims=True))[0]  # near to everything
+    cosines = (left @ right.T).astype(np.float64)
+    near = np.sort(cosines, 1)[:, -5:].mean(1)[:, None] + np.sort(cosines, 0)[-5:].mean(0)[None]
+    for scores, neighbours in ((cosines, 0), (2 * cosines - near, 5)):
+        expected = [(i, j) for i, j in enumerate(scores.argmax(1)) if scores[:, j].argmax() == i]
+        assert similarity.mutual_neighbours(left, right, neighbours).tolist() == [list(pair) for pair in expected]
+    assert not np.array_equal(similarity.mutual_neighbours(left, right), similarity.mutual_neighbours(left, right, 5))

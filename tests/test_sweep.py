@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from xmalign_lab import baselines, sweep
+from xmalign_lab.evaluate import report
 from xmalign_lab.sweep import CLEAN, NOISE, TEXT, Condition, Run, plan
 
 SCENES = {"corpus": "scenes", "size": 120, "targets": ("swh_Latn", "sin_Sinh")}
@@ -31,6 +32,7 @@ def test_the_plan_leaves_out_what_would_repeat_another_run():
 
 def test_conditions_say_what_they_are():
     assert [str(c) for c in (CLEAN, Condition("hard", 0.4), Condition(text=0.01))] == ["clean", "hard noise 40%", "text 1%"]
+    assert str(Condition("hard", 0.4, 0.1)) == "hard noise 40%, text 10%"
     with pytest.raises(ValueError, match="known are random, hard, translation"):
         Condition("loud", 0.4)
 
@@ -88,6 +90,10 @@ def test_a_run_is_recorded_once_and_says_when_it_does_not_apply(monkeypatch):
     assert not len(empty.scores) and "no parallel text" in (empty.folder / "not_applicable.txt").read_text()
     table = sweep.collect([run, replace(run, method="M-CLIP")], [first, empty])
     assert set(table.method) == {"constant τ"} and set(table.condition) == {"clean"}
+    assert "seeds: the fold's number" in report.compare({"a": table, "b": table.assign(rank=table["rank"] + 1)}).protocol
+    facts = sweep.facts([run, replace(run, method="M-CLIP", condition=Condition(text=0.0))], [first, empty], 1.26)
+    assert facts["not applicable"] == ["M-CLIP, text 0%: no parallel text in swh_Latn, sin_Sinh: nothing to distil over"]
+    assert facts["part"] == "smoke" and facts["runs"] == 2 and facts["minutes"] == 1.3
 
 
 def test_several_processes_make_what_one_makes(tmp_path):

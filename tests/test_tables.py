@@ -118,7 +118,7 @@ def test_parquet_rows_count_from_one(folder):
 
 def test_not_utf8_is_said(folder):
     (folder / "mine.csv").write_bytes("id,group,text,lang\n1,a,größe,de\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match="mine.csv: not a readable csv table .*utf-8"):
+    with pytest.raises(CorpusError, match="mine.csv, line 2: not UTF-8"):
         load_table(folder / "mine.csv")
 
 
@@ -137,13 +137,13 @@ def test_unpaired_groups_on_request(folder):
         ("id,group,text\n", "mine.csv", "the table has no rows"),
         ("id,group,text,text\n1,a,b,c\n", "mine.csv", "line 1: column 'text' occurs twice"),
         ("id;group\n1;a\n", "mine.csv", "column 'group' is missing; it has id;group; rename"),
-        ("", "mine.csv", "the table is empty; its first line names the columns"),
+        ("", "mine.csv", "the file is empty; its first line names the columns"),
         ("{no json", "mine.jsonl", "line 1: not JSON"),
         ("[1]", "mine.jsonl", "line 1: a row is an object"),
         ("x", "mine.xlsx", "a table is one of .csv, .tsv, .jsonl, .parquet"),
         ("id,group,text,lang\n1,a,one,en\n2,a,two,en,three,four\n", "mine.csv", "line 3: 6 cells where the header has 4"),
         ('id,group,text,lang\n1,a,"two\nlines",en\n2,a,x\n', "mine.csv", "line 4: 3 cells where the header has 4"),
-        ('id,group,text,lang\n1,a,"open', "mine.csv", "not a readable csv table"),
+        ('id,group,text,lang\n1,a,"open', "mine.csv", "line 2: a quote opens or closes in the wrong place"),
     ],
 )
 def test_bad_tables_are_named(folder, text, name, said):

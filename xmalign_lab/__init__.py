@@ -3,18 +3,19 @@
     corpus       Corpus, Pairs: what there is, and what we believe is aligned
     languages    one code system (swh_Latn), script, family, resource tier
     profile      smoke | small | full: pick(), seeding, device, paths
-    similarity   blocked exact top-k and ranks: the only home of nearest neighbours
+    similarity   tiled exact top-k and ranks, CSLS, margins: the only home of nearest neighbours (counting: its kernels)
     schedules    a number as a function of training progress
-    corpora      scenes (procedural), emoji (CLDR × images), tables (your own)
-    encoders     classic (no weights), tiny (from scratch); Features and their cache
+    corpora      scenes (procedural), emoji (CLDR × images), tables (your own), parallel, labelled, lexicons
+    encoders     classic (no weights), static (word vectors), tiny (from scratch); Features and their cache
     pairs        confidence, thresholds, mining, augmenting, noise: all Pairs → Pairs
     losses       functions of a similarity matrix, a mask of positives and a temperature
     model        heads and the Aligner
-    train        Recipe, train(): a generator of steps; fit() drains it
+    train        Recipe, train(): a generator of steps; fit() drains it (batches: what a step sees)
     records      run folders: the only source of any number shown
-    evaluate     one value per query; means, intervals and tests in the report
+    evaluate     retrieval, words, transfer, space: one value per query; significance; means and tests in the report
+    study        folds and tasks; baselines: methods as recipes; sweep: methods × noise × parallel text
     projection   PCA and UMAP as added columns
-    plots        pure functions → plotly figures
+    plots        pure functions → plotly figures; curves: the study's; pictures: HTML with thumbnails; style: their look
     widgets      the interactive twins of the plots
     cli, doctor  the command `xmalign`
 

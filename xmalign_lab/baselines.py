@@ -196,7 +196,7 @@ def procrustes(task: Task, recipe: Recipe, rounds: int = 5) -> pd.DataFrame:
     """Rotate each target language's text space onto the pivot's, in which pictures and pivot texts are aligned.
 
     Each language's space is the truncated SVD of its own training texts' n-grams; the seed dictionary is the parallel text
-    of the task; then `rounds` of refinement on mutual neighbours (`refined`).
+    of the task; then `rounds` of refinement on mutual neighbours under CSLS (`refined`).
     """
     return _rotated(task, recipe, _letter_space, rounds)
 
@@ -258,7 +258,7 @@ def refined(source: np.ndarray, target: np.ndarray, seed: np.ndarray, rounds: in
     for repeat in range(rounds + 1):
         turn = orthogonal_procrustes(source[pairs[:, 0]], target[pairs[:, 1]])[0].astype(np.float32)
         if repeat < rounds:
-            found = similarity.mutual_neighbours(source[left] @ turn, target[right])
+            found = similarity.mutual_neighbours(source[left] @ turn, target[right], csls=10)
             pairs = np.concatenate([seed, np.stack([left[found[:, 0]], right[found[:, 1]]], 1)])
     return turn
 
@@ -320,7 +320,7 @@ def tuned(method: str, rate: float) -> dict:
     The oracle filter leaves no noise, so it is trained as constant τ is without any.
     """
     method, rate = ("constant τ", 0.0) if method == "oracle filter" else (method, rate)
-    chosen = json.loads(TUNED.read_text()) if TUNED.exists() else {}
+    chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
 
 

@@ -25,7 +25,7 @@ SQUASH = 1e-3  # keeps the whitening of directions with almost no variance finit
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Ordinary inverted dropout, with `p` rounded to a 256th so that one random byte decides on one entry.
 
-    torch draws single floats one after the other on a CPU, a tenth of a step's time. Its seed still decides.
+    torch draws single floats one after the other on a CPU, which takes about twice as long. Its seed still decides.
     """
     dropped = round(256 * p)
     if not training or not dropped:

@@ -159,9 +159,13 @@ def csls_penalty(queries: Queries, gallery: Gallery, k: int = 10) -> Float[np.nd
     return top_k(gallery, queries, k)[0].mean(1) / 2
 
 
-def mutual_neighbours(left: Queries, right: Gallery) -> Int[np.ndarray, "p 2"]:
-    """Pairs (i, j), (p, 2), in which `right[j]` is nearest to `left[i]` and `left[i]` nearest to `right[j]`."""
-    forward, backward = top_k(left, right, 1)[1][:, 0], top_k(right, left, 1)[1][:, 0]
+def mutual_neighbours(left: Queries, right: Gallery, csls: int = 0) -> Int[np.ndarray, "p 2"]:
+    """Pairs (i, j), (p, 2), in which `right[j]` is nearest to `left[i]` and `left[i]` nearest to `right[j]`.
+
+    By cosine, or under CSLS with `csls` neighbours (`csls_penalty`), where a hub is nobody's neighbour so easily.
+    """
+    penalties = (csls_penalty(left, right, csls), csls_penalty(right, left, csls)) if csls else (None, None)
+    forward, backward = top_k(left, right, 1, penalties[0])[1][:, 0], top_k(right, left, 1, penalties[1])[1][:, 0]
     mutual = np.flatnonzero(backward[forward] == np.arange(len(left)))
     return np.stack([mutual, forward[mutual]], axis=1)
 
@@ -260,12 +264,15 @@ def _in_threads(work: Callable[[int, int], None], starts: Iterable[int]) -> None
 
     def share(thread: int) -> None:
         torch.set_num_threads(1)
-        for start in starts:
-            work(thread, start)
+        try:
+            for start in starts:
+                work(thread, start)
+        finally:
+            collections.deque(starts, maxlen=0)  # after an error in any thread no other begins anything more
 
     with ThreadPoolExecutor(threads) as pool:
         try:
             list(pool.map(share, range(threads)))
         finally:
-            collections.deque(starts, maxlen=0)  # after an error or an interrupt no thread begins anything more
+            collections.deque(starts, maxlen=0)  # nor after an interrupt
             torch.set_num_threads(threads)  # or threads of the future would inherit the one

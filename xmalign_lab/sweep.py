@@ -45,9 +45,8 @@ class Condition:
             raise ValueError(f"unknown noise {self.noise!r}; known are random, hard, translation")
 
     def __str__(self) -> str:
-        if self.text < 1:
-            return f"text {self.text:.0%}"
-        return f"{self.noise} noise {self.rate:.0%}" if self.rate else "clean"
+        parts = [f"{self.noise} noise {self.rate:.0%}"] * (self.rate > 0) + [f"text {self.text:.0%}"] * (self.text < 1)
+        return ", ".join(parts) or "clean"
 
 
 CLEAN = Condition()
@@ -194,7 +193,7 @@ def _quiet() -> None:
 
 
 def collect(runs: Sequence[Run], found: Sequence[records.Record]) -> pd.DataFrame:
-    """Every per-query score of a study, with the columns method, condition, noise, rate and text."""
+    """Every per-query score of a study, with the columns method, condition, noise, rate, text, and what its seed is."""
     parts = [
         record.scores.assign(
             method=run.method,
@@ -202,10 +201,29 @@ def collect(runs: Sequence[Run], found: Sequence[records.Record]) -> pd.DataFram
             noise=run.condition.noise,
             rate=run.condition.rate,
             text=run.condition.text,
+            seed="the fold's number",
         )
         for run, record in zip(runs, found, strict=True)
     ]
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def facts(runs: Sequence[Run], found: Sequence[records.Record], minutes: float, commit: str = "") -> dict:
+    """How a study was made, as facts.json holds it: part, date, commit, what was run, how long it took, what did not apply."""
+    nothing = ((run, record.folder / "not_applicable.txt") for run, record in zip(runs, found, strict=True))
+    why = {f"{run.method}, {run.condition}: {path.read_text(encoding='utf-8')}" for run, path in nothing if path.exists()}
+    return {
+        "part": runs[0].part if runs[0].corpus == "emoji" else "smoke",
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit,
+        "methods": list(dict.fromkeys(run.method for run in runs)),
+        "conditions": list(dict.fromkeys(str(run.condition) for run in runs)),
+        "runs": len(runs),
+        "minutes": round(minutes, 1),
+        "seconds per run": round(float(np.mean([record.environment["seconds"] for record in found])), 1),
+        "environment": records.environment(),
+        "not applicable": sorted(why),
+    }
 
 
 def smoke_runs() -> list[Run]:
@@ -222,18 +240,12 @@ def recorded() -> tuple[pd.DataFrame, dict]:
 
     The facts have the same keys in both; `part` is "validation", "test" or "smoke".
     """
-    scores, facts = (profile.repository() / "build" / "study" / name for name in ("scores.parquet", "facts.json"))
-    if profile.current() != "smoke" and scores.exists() and facts.exists():
-        return pd.read_parquet(scores), json.loads(facts.read_text(encoding="utf-8"))
+    scores, said = (profile.repository() / "build" / "study" / name for name in ("scores.parquet", "facts.json"))
+    if profile.current() != "smoke" and scores.exists() and said.exists():
+        return pd.read_parquet(scores), json.loads(said.read_text(encoding="utf-8"))
     runs, start = smoke_runs(), time.monotonic()
     found = make_all(runs, workers=1)
-    said = {"part": "smoke", "date": time.strftime("%Y-%m-%d"), "commit": "", "methods": sorted({run.method for run in runs})}
-    said["conditions"] = list(dict.fromkeys(str(run.condition) for run in runs))
-    said |= {"runs": len(runs), "minutes": round((time.monotonic() - start) / 60, 1), "environment": records.environment()}
-    said["seconds per run"] = round(float(np.mean([record.environment["seconds"] for record in found])), 1)
-    nothing = ((run, record.folder / "not_applicable.txt") for run, record in zip(runs, found, strict=True))
-    why = {f"{run.method}, {run.condition}: {path.read_text(encoding='utf-8')}" for run, path in nothing if path.exists()}
-    return collect(runs, found), said | {"not applicable": sorted(why)}
+    return collect(runs, found), facts(runs, found, (time.monotonic() - start) / 60)
 
 
 def without_flags(scores: pd.DataFrame) -> pd.DataFrame:

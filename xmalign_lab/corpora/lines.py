@@ -72,17 +72,20 @@ def lines(path: Path) -> list[str]:
 def records(path: Path, delimiter: str, columns: Collection[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """Records of a CSV or TSV with a header, each with the line it starts on; a quoted cell may hold line breaks.
 
-    Raises `CorpusError` for one of `columns` that is missing, another number of cells than the header's, a stray quote.
+    Raises `CorpusError` for one of `columns` that is missing, a name that occurs twice, another number of cells than the
+    header's, a stray quote.
     """
     reader, header, start = csv.reader(io.StringIO(text(path)), delimiter=delimiter, strict=True), None, 1
     try:
         for cells in reader:
             if header is None:
                 header = [name.strip() for name in cells]
-                if wrong := [column for column in columns if header.count(column) != 1]:
+                if twice := sorted({name for name in header if header.count(name) > 1}):
+                    raise CorpusError(f"{path}, line 1: column {twice[0]!r} occurs twice")
+                if wrong := [column for column in columns if column not in header]:
                     raise CorpusError(f"{path}, line 1: needs one column {wrong[0]!r}; it has {', '.join(header)}")
             elif cells and len(cells) != len(header):
-                raise CorpusError(f"{path}, line {start}: {len(cells)} cells where the header has {len(header)}")
+                raise CorpusError(f"{path}, line {start}: {len(cells)} cells where the header has {len(header)}; quote cells")
             elif delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
                 raise CorpusError(f"{path}, line {start}: a quote that opens here swallows the next records; double or drop it")
             elif cells:

@@ -7,7 +7,6 @@ that cannot be used is an error that names the file and the line (as an editor c
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from xmalign_lab import languages as codes
+from xmalign_lab.corpora.lines import lines, records
 from xmalign_lab.corpus import COLUMNS, Corpus, CorpusError, normalise, read_image, unpaired_groups
 
 KNOWN = tuple(column for column in COLUMNS if column not in ("modality", "labels"))
@@ -87,17 +87,16 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[str]]:
         if suffix == ".parquet":
             table = pd.read_parquet(path).reset_index(drop=True)
             return table, [f"row {number + 1}" for number in range(len(table))]
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = dict(_json_lines(file, path) if suffix == ".jsonl" else _separated(file, path, suffix))
-    except (ValueError, OSError, csv.Error) as error:
+        rows = dict(_json_lines(path) if suffix == ".jsonl" else records(path, "," if suffix == ".csv" else "\t"))
+    except (ValueError, OSError) as error:
         if isinstance(error, CorpusError):
             raise
         raise CorpusError(f"{path}: not a readable {suffix[1:]} table ({error})") from None
     return pd.DataFrame(list(rows.values())), [f"line {line}" for line in rows]
 
 
-def _json_lines(file, path: Path):
-    for line, text in enumerate(file, 1):
+def _json_lines(path: Path):
+    for line, text in enumerate(lines(path), 1):
         if text.strip():
             try:
                 row = json.loads(text)
@@ -106,26 +105,6 @@ def _json_lines(file, path: Path):
             if not isinstance(row, dict):
                 raise CorpusError(f"{path}, line {line}: a row is an object such as {{'id': 1, 'group': 'dog', …}}")
             yield line, row
-
-
-def _separated(file, path: Path, suffix: str):
-    """Rows by the line they start on (a quoted cell may hold line breaks); pandas would fill short rows in silence."""
-    reader = csv.reader(file, delimiter="," if suffix == ".csv" else "\t", strict=True)
-    header = next(reader, None)
-    if not header:
-        raise CorpusError(f"{path}: the table is empty; its first line names the columns, {', '.join(KNOWN[:2])} …")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise CorpusError(f"{path}, line 1: column {twice[0]!r} occurs twice")
-    start = reader.line_num + 1
-    for cells in reader:
-        if cells and len(cells) != len(header):
-            raise CorpusError(
-                f"{path}, line {start}: {len(cells)} cells where the header has {len(header)}; quote a cell with commas"
-            )
-        if cells:
-            yield start, dict(zip(header, cells, strict=True))
-        start = reader.line_num + 1
 
 
 def _as_text(table: pd.DataFrame, column: str) -> pd.Series:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from xmalign_lab import baselines, sweep
@@ -94,6 +95,14 @@ def test_a_run_is_recorded_once_and_says_when_it_does_not_apply(monkeypatch):
     facts = sweep.facts([run, replace(run, method="M-CLIP", condition=Condition(text=0.0))], [first, empty], 1.26)
     assert facts["not applicable"] == ["M-CLIP, text 0%: no parallel text in swh_Latn, sin_Sinh: nothing to distil over"]
     assert facts["part"] == "smoke" and facts["runs"] == 2 and facts["minutes"] == 1.3
+
+
+def test_the_best_method_is_taken_language_by_language_and_references_are_no_rivals():
+    base = {"direction": "text→image", "query": "q", "family": "f", "gallery": "g"}
+    ranks = {"a": (1, 4), "b": (2, 2), "oracle filter": (1, 1)}
+    rows = [base | {"method": m, "lang": lang, "rank": r} for m, of in ranks.items() for lang, r in zip("xy", of, strict=True)]
+    rows.append(base | {"method": "a", "lang": "y", "rank": 1, "direction": "image→text"})
+    assert sweep.best(pd.DataFrame(rows)) == {"x": "a", "y": "b"}
 
 
 def test_several_processes_make_what_one_makes(tmp_path):

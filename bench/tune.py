@@ -27,6 +27,7 @@ UNTRAINED = (
     "translate-test",
     "Procrustes",
     "Procrustes, words",
+    "kernel ridge",
 )
 
 

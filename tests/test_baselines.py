@@ -40,7 +40,8 @@ def run(task, name: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["constant τ", "CLIP loss", "ALIGN loss", "M-CLIP", "Reimers–Gurevych", "Procrustes", "translate-test"]
+    "name",
+    ["constant τ", "CLIP loss", "ALIGN loss", "M-CLIP", "Reimers–Gurevych", "Procrustes", "kernel ridge", "translate-test"],
 )
 def test_every_method_with_parallel_text_beats_the_model_that_has_none(task, name):
     none = run(task, "no dictionary")
@@ -70,7 +71,7 @@ def test_string_overlap_trains_nothing_and_finds_every_english_name(task):
     assert set(scores.direction) == {"text→image"}
 
 
-@pytest.mark.parametrize("name", ["constant τ", "M-CLIP", "Procrustes", "Procrustes, words", "translate-test"])
+@pytest.mark.parametrize("name", ["constant τ", "M-CLIP", "Procrustes", "Procrustes, words", "kernel ridge", "translate-test"])
 def test_what_has_nothing_to_train_on_says_so(task, name):
     bare = replace(task, pairs=task.pictured, truth=np.ones(len(task.pictured), bool))
     with pytest.raises(NotApplicable, match="no parallel text in swh_Latn, sin_Sinh"):

@@ -129,3 +129,22 @@ def test_less_parallel_text_keeps_whole_families_and_smaller_parts_lie_in_larger
     assert (few.rows.source == TEXTS).sum() == len(whole)
     with pytest.raises(ValueError, match="fraction"):
         thin(CLEAN, TOY, 1.5, [TEXTS])
+
+
+def test_partly_wrong_families_keep_their_names_or_half_of_their_texts():
+    whole, truth = shuffle(CLEAN, TOY, 0.5, 1, [TEXTS])
+    moved = set(families(whole.rows[~truth].left))
+    keywords, right = shuffle(CLEAN, TOY, 0.5, 1, [TEXTS], part="keywords")
+    wrong = keywords.rows[~right]
+    assert (wrong.left.map(KIND) == "keywords").all() and set(families(wrong.left)) < moved, "some have no keywords"
+    names = keywords.rows[(keywords.rows.source == TEXTS) & (keywords.rows.left.map(KIND) == "name")]
+    assert (families(names.left) == families(names.right)).all()
+    half, right = shuffle(CLEAN, TOY, 0.5, 1, [TEXTS], part="half")
+    texts = TOY.where_rows(lang="swh_Latn").rows.family.value_counts()
+    wrong = pd.Series(families(half.rows[~right].left)).value_counts()
+    assert set(wrong.index) == {family for family in moved if texts[family] > 1} and right.sum() > truth.sum()
+    for family, count in wrong.items():
+        assert abs(count - texts[family] / 2) <= 0.5
+    assert shuffle(CLEAN, TOY, 0.5, 1, [TEXTS], part="half")[0].rows.equals(half.rows)
+    with pytest.raises(ValueError, match="unknown part 'third'; known are 'family', 'keywords' and 'half'"):
+        shuffle(CLEAN, TOY, 0.5, part="third")

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from xmalign_lab.corpus import Corpus
-from xmalign_lab.encoders.static import mean_of_words, ppmi_svd
+from xmalign_lab.encoders.static import leading, mean_of_words, ppmi_svd
 
 TEXTS = ["dog puppy", "dog puppy bone", "puppy bone dog", "cat kitten", "kitten cat milk", "milk cat kitten", "once"]
 
@@ -44,3 +45,12 @@ def test_a_text_is_the_mean_of_the_words_it_holds():
     vectors = np.array([[1.0, 0.0], [0.0, 3.0]], np.float32)
     features = mean_of_words(corpus, ["dog", "cat"], vectors)
     assert np.allclose(features.take(["x", "y", "z"]), [[0.5, 1.5], [1, 0], [0.5, 1.5]])
+
+
+def test_leading_directions_are_those_of_the_dense_decomposition():
+    rng = np.random.default_rng(0)
+    training = sparse.csr_matrix(rng.random((30, 200)) * (rng.random((30, 200)) < 0.2) * (np.arange(200) < 50))
+    rows = sparse.csr_matrix(rng.random((9, 200)))
+    directions = np.linalg.svd(training.toarray(), full_matrices=False)[2][:4]
+    for ours, table in zip(leading(training, rows, 4), (training, rows), strict=True):
+        np.testing.assert_allclose(np.abs(ours), np.abs(table.toarray() @ directions.T), atol=5e-3)

@@ -15,15 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.linalg import orthogonal_procrustes
-from sklearn.decomposition import TruncatedSVD
 
-from xmalign_lab import profile, records, schedules, similarity
+from xmalign_lab import profile, records, ridge, schedules, similarity
 from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.encoders.classic import ClassicText, words
 from xmalign_lab.encoders.features import Features
-from xmalign_lab.encoders.static import mean_of_words, ppmi_svd
+from xmalign_lab.encoders.static import leading, mean_of_words, ppmi_svd
 from xmalign_lab.evaluate.retrieval import Protocol, Side, rank_queries
-from xmalign_lab.model import Aligner
+from xmalign_lab.model import Aligner, Fixed
 from xmalign_lab.study import Task, score
 from xmalign_lab.train import Recipe, fit
 
@@ -236,8 +235,8 @@ def _letter_space(task: Task, lang: str, dim: int) -> Features:
     ids = task.corpus.where_rows(modality="text", lang=lang).ids
     training = task.training.where_rows(modality="text", lang=lang).ids
     take = task.features["text"].take
-    svd = TruncatedSVD(dim, random_state=0).fit(take(training))
-    return Features(ids, svd.transform(take(ids)) + 1e-3 * svd.transform(take(training)).mean(0))
+    seen, own = leading(take(training), take(ids), dim)
+    return Features(ids, own + 1e-3 * seen.mean(0))
 
 
 def _word_space(task: Task, lang: str, dim: int) -> Features:
@@ -261,6 +260,28 @@ def refined(source: np.ndarray, target: np.ndarray, seed: np.ndarray, rounds: in
             found = similarity.mutual_neighbours(source[left] @ turn, target[right], csls=10)
             pairs = np.concatenate([seed, np.stack([left[found[:, 0]], right[found[:, 1]]], 1)])
     return turn
+
+
+def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Each target language's n-grams onto the teacher's vectors of the translations, in closed form (`ridge.fit`)."""
+    if not len(task.parallel):
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: nothing to regress on")
+    master, family = teacher(task, recipe), task.corpus.lookup("family")
+    pictures, own = (asked.ids for asked in (task.asked.where_rows(modality="image"), _texts(task.asked, task.pivot)))
+    mapped = [Features(own, master.encode_text(_rows(task, "text", own)))]
+    for target in task.targets:
+        rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
+        goal = master.encode_text(_rows(task, "text", rows.left.to_numpy()))
+        learned, _ = ridge.fit(task.features["text"].take(rows.right), goal, rows.left.map(family).to_numpy())
+        queries = _texts(task.asked, target).ids
+        mapped.append(Features(queries, learned(task.features["text"].take(queries)).astype(np.float32)))
+    space = Features(pictures, master.encode_image(_rows(task, "image", pictures)))
+    features = {"image": space, "text": Features.concatenate(mapped)}
+    return score(Aligner(Fixed(space.width), Fixed(space.width)), task.asked, features)
+
+
+def _texts(corpus: Corpus, lang: str) -> Corpus:
+    return corpus.where_rows(modality="text", lang=lang)
 
 
 def string_overlap(task: Task, recipe: Recipe) -> pd.DataFrame:
@@ -340,6 +361,7 @@ METHODS: dict[str, tuple[Callable[[Task, Recipe], pd.DataFrame], Recipe]] = {
     ),
     "Procrustes": (procrustes, clip(name="Procrustes")),
     "Procrustes, words": (procrustes_words, clip(name="Procrustes, words")),
+    "kernel ridge": (kernel_ridge, clip(name="kernel ridge")),
     "translate-test": (translate_test, clip(name="translate-test")),
     "no dictionary": (no_dictionary, clip(name="no dictionary")),
     "string overlap": (string_overlap, clip(name="string overlap")),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from xmalign_lab import baselines, corpora, profile, records, study
@@ -163,7 +164,8 @@ def _make(run: Run, root: Path | None) -> str:
     import torch
 
     torch.set_num_threads(1)
-    return make(run, root).key
+    with threadpool_limits(1):  # NumPy's and SciPy's products have threads of their own, which would wait for each other
+        return make(run, root).key
 
 
 def make_all(runs: Sequence[Run], root: Path | None = None, workers: int | None = None) -> list[records.Record]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import sparse
+from sklearn.decomposition import TruncatedSVD
 from sklearn.utils.extmath import randomized_svd
 
 from xmalign_lab.corpus import Corpus
@@ -53,3 +54,14 @@ def mean_of_words(corpus: Corpus, vocabulary: Sequence[str], vectors: np.ndarray
         mean = vectors[held].mean(0) if held else middle
         means[i] = mean if np.any(mean) else middle
     return Features(rows.id.to_numpy(), means, shown=list(rows.text))
+
+
+def leading(training: sparse.csr_matrix, rows: sparse.csr_matrix, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both tables (n, width), (m, width) in the `dim` leading singular directions of the first: (n, dim), (m, dim).
+
+    Columns that are empty in `training` have no part in them, and leaving them out first saves nearly all of the time: a
+    table of hashed n-grams is mostly such columns.
+    """
+    used = np.flatnonzero(training.getnnz(axis=0))
+    svd = TruncatedSVD(dim, random_state=0).fit(training[:, used])
+    return svd.transform(training[:, used]), svd.transform(rows[:, used])

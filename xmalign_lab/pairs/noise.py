@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import TruncatedSVD
 
 from xmalign_lab import similarity
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
+from xmalign_lab.encoders.static import leading
 
 TRANSLATION = {"copied": 0.38, "hub": 0.0, "truncated": 0.20, "wrong sense": 0.42}
 """How the errors of one real machine translation, English to Chinese video captions, divide: `bench/mt_noise.py` counts them."""
@@ -26,6 +26,7 @@ def shuffle(
     seed: int = 0,
     sources: Iterable[str] | None = None,
     givers: Mapping[str, str] | None = None,
+    part: str = "family",
 ) -> tuple[Pairs, np.ndarray]:
     """Give a `fraction` of the families the text of another: `(pairs, truth)`, truth (n,) bool, False where it is wrong.
 
@@ -33,10 +34,13 @@ def shuffle(
     one circle, so that none keeps its own; or each takes that of its family in `givers` (`nearest_families`: wrong but
     similar). A family's whole text, names, keywords and variants, moves together: were only names moved, the keywords,
     which often repeat the name, would give the right answer away. The left side stays. A pair that the move makes a
-    second time is dropped. Fewer than two chosen families leave everything as it is.
+    second time is dropped. Fewer than two chosen families leave everything as it is. A weaker dial moves a `part` of each
+    chosen family only: "keywords", so that its names stay right, or "half" of its texts at random (of a single one, none).
 
-    Raises `ValueError` for a fraction outside [0, 1] or an unknown source, `CorpusError` for a right side that is no text.
+    Raises `ValueError` for a fraction outside [0, 1], an unknown source or part, `CorpusError` for a right side that is no text.
     """
+    if part not in ("family", "keywords", "half"):
+        raise ValueError(f"unknown part {part!r}; known are 'family', 'keywords' and 'half'")
 
     def plan(texts: pd.DataFrame, rng: np.random.Generator) -> dict[str, str]:
         families, chosen = _chosen(texts, fraction, rng)
@@ -44,7 +48,10 @@ def shuffle(
             return {}
         circle = dict(zip(chosen, np.roll(chosen, 1), strict=True))
         giver_of = circle if givers is None else {f: givers.get(f, f) for f in chosen}
-        return _texts_of(families, {taker: giver for taker, giver in giver_of.items() if giver in families and giver != taker})
+        moved = _texts_of(families, {taker: giver for taker, giver in giver_of.items() if giver in families and giver != taker})
+        if part == "half":
+            texts = texts.sort_index().groupby("family").sample(frac=0.5, random_state=rng)
+        return {text: moved[text] for text in texts.index[(texts.kind == part) | (part != "keywords")] if text in moved}
 
     return _applied(pairs, corpus, plan, fraction, seed, sources)
 
@@ -94,7 +101,8 @@ def nearest_families(corpus: Corpus, features: Features, lang: str, dim: int = 6
     """
     rows = corpus.where_rows(modality="text", lang=lang).rows
     names, of_row = np.unique(rows.family.astype(str), return_inverse=True)
-    vectors = TruncatedSVD(dim, random_state=0).fit_transform(features.take(rows.id))
+    table = features.take(rows.id)
+    vectors = leading(table, table, dim)[0]
     means = np.zeros((len(names), dim))
     np.add.at(means, of_row, vectors)
     means = similarity.unit(means)

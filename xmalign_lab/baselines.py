@@ -274,7 +274,7 @@ def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
         goal = master.encode_text(_rows(task, "text", rows.left.to_numpy()))
         learned, _ = ridge.fit(task.features["text"].take(rows.right), goal, rows.left.map(family).to_numpy())
         queries = _texts(task.asked, target).ids
-        mapped.append(Features(queries, learned(task.features["text"].take(queries)).astype(np.float32)))
+        mapped.append(Features(queries, learned(task.features["text"].take(queries))))
     space = Features(pictures, master.encode_image(_rows(task, "image", pictures)))
     features = {"image": space, "text": Features.concatenate(mapped)}
     return score(Aligner(Fixed(space.width), Fixed(space.width)), task.asked, features)

@@ -14,14 +14,18 @@ PENALTIES = (0.3, 1.0, 3.0)
 
 @dataclass(frozen=True)
 class Ridge:
-    """A map of sparse rows (m, width) to unit vectors (m, d): rows · rows_trainedᵀ · `dual`, rows at unit length."""
+    """A map of sparse rows (m, width) to unit vectors (m, d): rows · rows_trainedᵀ · `dual`, rows at unit length.
+
+    A row that shares no column with the training rows gets `middle`, the targets' mean, which says nothing.
+    """
 
     rows: sp.csr_matrix
     dual: Float[np.ndarray, "n d"]
+    middle: Float[np.ndarray, " d"]
     penalty: float
 
     def __call__(self, rows: sp.csr_matrix) -> Float[np.ndarray, "m d"]:
-        return _unit(normalize(rows) @ self.rows.T @ self.dual)
+        return _unit(normalize(rows) @ self.rows.T @ self.dual, self.middle)
 
 
 def fit(
@@ -43,19 +47,20 @@ def fit(
     rows, weight = normalize(rows), np.ones(rows.shape[0]) if weight is None else np.maximum(weight, 1e-4)
     kernel = torch.from_numpy((rows @ rows.T).toarray()).double()
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    found = []
+    middle, found = weight @ targets, []
     for penalty in penalties:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel + torch.diag(torch.from_numpy(penalty / weight)))).numpy()
         dual = inverse @ targets
         left_out = np.empty_like(dual)
         for i in members:
             left_out[i] = targets[i] - np.linalg.solve(inverse[np.ix_(i, i)], dual[i])
-        left_out = _unit(left_out)
+        left_out = _unit(left_out, middle)
         nearness = ((left_out * targets).sum(1) * weight).sum()
-        found.append((nearness, Ridge(rows, dual.astype(np.float32), penalty), left_out.astype(np.float32)))
+        found.append((nearness, Ridge(rows, dual.astype(np.float32), middle, penalty), left_out))
     return max(found, key=lambda item: item[0])[1:]
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows at unit length; a row of zeros, from a text that shares nothing with the training texts, stays zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _unit(vectors: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.where(lengths > 1e-6, vectors / np.maximum(lengths, 1e-6), middle / np.linalg.norm(middle))
+    return vectors.astype(np.float32)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xmalign_lab.losses.contrastive import info_nce, sigmoid_pairs, smoothed_softmax, symmetric_info_nce
-from xmalign_lab.losses.transfer import squared_distance, structure
+from xmalign_lab.losses.transfer import squared_distance
 
 
 def at_angles(degrees: list[float]) -> torch.Tensor:
@@ -147,17 +147,137 @@ def test_squared_distance_is_the_distance_of_unit_vectors():
     assert squared_distance(x @ y.T, positives, 0.0).item() == 0
 
 
-def test_structure_compares_the_two_similarity_matrices_pair_by_pair():
-    x, y = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), torch.randn(5, 3)
-    positives = torch.zeros(4, 5, dtype=torch.bool)
-    pairs = [(0, 4), (1, 0), (3, 2)]
-    for i, j in pairs:
-        positives[i, j] = True
-    squares = [
-        float((x[pairs[k][0]] @ x[pairs[n][0]] - y[pairs[k][1]] @ y[pairs[n][1]]) ** 2) for k, n in ((0, 1), (0, 2), (1, 2))
-    ]
-    assert structure(x, y, positives).item() == pytest.approx(sum(squares) / 3, rel=1e-5)
-    assert structure(x, x, torch.eye(4, dtype=torch.bool)).item() == 0
-    one = x.clone().requires_grad_()
-    structure(one, y, torch.zeros(4, 5, dtype=torch.bool)).backward()
-    assert torch.equal(one.grad, torch.zeros(4, 3))
+def by_the_equation(sim, positives, tau, weight, alpha, beta, hardness, ambiguity) -> float:
+    """The printed equation of `info_nce` with its options, in doubles, one pair at a time; tau and weight are (n, m)."""
+    total = weights = 0.0
+    sim, tau, weight = sim.double(), tau.double(), weight.double()
+    for i in range(sim.shape[0]):
+        rivals = [k for k in range(sim.shape[1]) if not positives[i, k]]
+        mean = sum(math.exp(hardness * sim[i, k]) for k in rivals) / len(rivals)
+        negative = sum(math.exp(hardness * sim[i, k]) / mean * math.exp(sim[i, k] / tau[i, k]) for k in rivals)
+        for j in range(sim.shape[1]):
+            if positives[i, j]:
+                own = math.exp(sim[i, j] / tau[i, j])
+                share = own / (own + negative)
+                v = float(weight[i, j]) * (1 - share) ** -ambiguity
+                total += v * (alpha * -math.log(own) + beta * math.log(own + negative))
+                weights += v
+    return float(total / weights)
+
+
+OPTIONS = [
+    {"attraction": 0.5, "repulsion": 2.0},
+    {"attraction": 0.0},
+    {"hardness": 3.0},
+    {"ambiguity": 1.0},
+    {"ambiguity": -2.0},
+    {"attraction": 1.5, "repulsion": 0.7, "hardness": -1.0, "ambiguity": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options_against_the_printed_equation(options):
+    generator = torch.Generator().manual_seed(4)
+    sim, weight = torch.rand(4, 5, generator=generator) * 2 - 1, torch.rand(4, 5, generator=generator)
+    positives = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0]], dtype=torch.bool)
+    values = [options.get(name, default) for name, default in (("attraction", 1), ("repulsion", 1))]
+    values += [options.get("hardness", 0), options.get("ambiguity", 0)]
+    tau = torch.full((4, 5), 0.3)
+    rows = by_the_equation(sim, positives, tau, weight, *values)
+    columns = by_the_equation(sim.T, positives.T, tau.T, weight.T, *values)
+    assert float(info_nce(sim, positives, 0.3, weight, **options)) == pytest.approx(rows, rel=1e-5)
+    assert float(symmetric_info_nce(sim, positives, 0.3, weight, **options)) == pytest.approx((rows + columns) / 2, rel=1e-5)
+
+
+def test_the_defaults_are_info_nce_to_the_bit():
+    sim = torch.randn(5, 7, generator=torch.Generator().manual_seed(5))
+    positives = torch.eye(5, 7, dtype=torch.bool)
+    losses, gradients = [], []
+    for options in ({}, {"attraction": 1.0, "repulsion": 1.0, "hardness": 0.0, "ambiguity": 0.0}):
+        free = sim.clone().requires_grad_()
+        loss = symmetric_info_nce(free, positives, 0.05, **options)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(free.grad)
+    logits = sim / 0.05
+    rivals = logits.masked_fill(positives, -torch.inf)
+    own = logits[positives]
+    plain = [torch.nn.functional.softplus(rivals.logsumexp(dim)[:5] - own).sum() for dim in (1, 0)]
+    assert torch.equal(losses[0], losses[1]) and torch.equal(gradients[0], gradients[1])
+    assert losses[0].item() == pytest.approx(float(sum(plain)) / 10, rel=1e-6)
+
+
+def test_each_direction_has_its_own_individual_temperatures():
+    generator = torch.Generator().manual_seed(6)
+    sim = torch.rand(3, 4, generator=generator)
+    positives = torch.eye(3, 4, dtype=torch.bool)
+    rows, columns = torch.rand(3, 1, generator=generator) + 0.1, torch.rand(4, 1, generator=generator) + 0.1
+    ones = torch.ones(3, 4)
+    expected = brute_force(sim, positives, rows.expand(3, 4), ones), brute_force(sim.T, positives.T, columns.expand(4, 3), ones.T)
+    for of_columns in (columns, columns.T):
+        both = symmetric_info_nce(sim, positives, (rows, of_columns))
+        assert float(both) == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert float(info_nce(sim, positives, (rows, columns))) == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_hardness_turns_the_gradient_to_the_nearest_negative_and_has_none_itself():
+    sim = torch.tensor([[0.5, 0.4, -0.2, -0.3]], requires_grad=True)
+    positives = torch.tensor([[True, False, False, False]])
+    shares = []
+    for hardness in (0.0, 2.0, 8.0):
+        gradient = torch.autograd.grad(info_nce(sim, positives, 0.5, hardness=hardness), sim)[0]
+        assert float(gradient.sum()) == pytest.approx(0, abs=1e-6)  # as of a softmax with fixed weights
+        shares.append(float(gradient[0, 1] / gradient[0, 1:].sum()))
+    assert shares == sorted(shares) and shares[2] > 0.98 > shares[0]
+
+
+def test_ambiguity_one_divides_out_the_fading_of_the_gradient():
+    # MACL's point: the gradient at a positive is -(1 - P)/τ, so that weighing by 1/(1 - P) makes it the same for every pair.
+    sim = torch.tensor([[0.9, 0.0, 0.1], [0.2, 0.3, 0.1], [0.8, 0.7, 0.6]], requires_grad=True)
+    positives = torch.eye(3, dtype=torch.bool)
+    plain = torch.autograd.grad(info_nce(sim, positives, 0.2), sim)[0].diag()
+    even = torch.autograd.grad(info_nce(sim, positives, 0.2, ambiguity=1.0), sim)[0].diag()
+    assert float(plain.std()) > 0.1 and even.tolist() == pytest.approx([float(even.mean())] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, *OPTIONS])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (3, 3)])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("tau", [0.01, (torch.tensor(0.02), torch.tensor(0.05))])
+def test_all_equal_or_a_batch_of_one_stays_finite(options, shape, value, tau):
+    for positives in (torch.eye(*shape, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)):
+        sim = torch.full(shape, value, requires_grad=True)
+        taus = tuple(t.expand(n, 1) for t, n in zip(tau, shape, strict=True)) if isinstance(tau, tuple) else tau
+        loss = symmetric_info_nce(sim, positives, taus, **options)
+        loss.backward()
+        assert math.isfinite(loss.item()) and torch.isfinite(sim.grad).all()
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("positive", "negative"), [(1.0, -1.0), (-1.0, 1.0)])
+def test_options_stay_finite_at_the_far_ends(options, positive, negative):
+    positives = torch.eye(3, dtype=torch.bool)
+    sim = torch.where(positives, positive, negative).requires_grad_()
+    loss = symmetric_info_nce(sim, positives, 0.01, **options)
+    loss.backward()
+    assert math.isfinite(loss.item()) and torch.isfinite(sim.grad).all()
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_no_pair_with_weight_is_zero_whatever_the_options(options, weight):
+    sim = torch.randn(3, 4, generator=torch.Generator().manual_seed(7), requires_grad=True)
+    mask = torch.zeros(3, 4, dtype=torch.bool) if weight else torch.eye(3, 4, dtype=torch.bool)
+    loss = symmetric_info_nce(sim, mask, 0.1, weight, **options)
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(sim.grad, torch.zeros(3, 4))
+
+
+def test_a_pair_without_rivals_takes_no_emphasis_from_the_others():
+    sim = torch.tensor([[0.9, 0.8, 0.1], [0.0, 0.0, 0.7]])
+    positives = torch.tensor([[True, False, False], [True, True, True]])  # nothing competes with row 1's
+    logits = (sim / 0.2)[0]
+    share = float(logits.softmax(0)[0])
+    v = 1 / (1 - share)
+    expected = v * -math.log(share) / (v + 3)
+    assert float(info_nce(sim, positives, 0.2, ambiguity=1.0)) == pytest.approx(expected, rel=1e-5)

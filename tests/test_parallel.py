@@ -3,11 +3,13 @@
 import gzip
 import json
 
+import pandas as pd
 import pytest
 
 from xmalign_lab import corpora
 from xmalign_lab.corpora import lines
-from xmalign_lab.corpus import CorpusError, Pairs
+from xmalign_lab.corpus import Corpus, CorpusError, Pairs
+from xmalign_lab.pairs.parallel import partition
 
 ODD = ["one\u2028line", "two\u0085line", "three\x0cline\x0b\x1c", "fünf"]
 
@@ -250,3 +252,33 @@ def test_every_source_has_a_card_a_reader_and_a_place():
     table = corpora.available("/nowhere").set_index("name")
     assert set(sources) <= set(table.index) and not table.present[list(sources)].any()
     assert table.how["sib200"] == cards["sib200"]["get"]
+
+
+# Where pairs come from
+
+
+def test_languages_with_pairs_are_filtered_and_the_others_mined():
+    rows = [
+        {"id": f"g{g}:{lang}", "group": f"g{g}", "lang": lang, "text": f"{lang} {g}"}
+        for lang, groups in (("eng_Latn", 9), ("deu_Latn", 9), ("swh_Latn", 9), ("sin_Sinh", 4), ("wol_Latn", 3))
+        for g in range(groups)
+    ]
+    corpus = Corpus(pd.DataFrame(rows), "toy")
+    given = {"deu_Latn": 5, "swh_Latn": 5, "wol_Latn": 3}
+    pairs = Pairs(
+        pd.DataFrame(
+            [(f"g{g}:eng_Latn", f"g{g}:{lang}", f"eng_Latn-{lang}") for lang, n in given.items() for g in range(n)],
+            columns=["left", "right", "source"],
+        )
+    )
+    table = partition(pairs, corpus, ["deu_Latn", "swh_Latn", "sin_Sinh", "wol_Latn"]).set_index("language")
+    assert table[["pairs", "unpaired", "filter", "mine"]].to_dict("index") == {
+        "German": {"pairs": 5, "unpaired": 4, "filter": True, "mine": False},
+        "Swahili": {"pairs": 5, "unpaired": 4, "filter": True, "mine": True},
+        "Sinhala": {"pairs": 0, "unpaired": 4, "filter": False, "mine": True},
+        "Wolof": {"pairs": 3, "unpaired": 0, "filter": True, "mine": False},
+    }
+    assert table.loc["German", ["source", "tier"]].tolist() == ["eng_Latn-deu_Latn", "high"]
+    assert partition(pairs, corpus, ["deu_Latn"], tiers=("low", "high")).mine.tolist() == [True]
+    with pytest.raises(CorpusError, match="toy: no text in 'hau_Latn'; it has deu_Latn, eng_Latn"):
+        partition(pairs, corpus, ["hau_Latn"])

@@ -110,8 +110,7 @@ def test_an_edit_changes_the_run_from_that_step_on_and_is_remembered(tmp_path):
     save_state(third.state, [], tmp_path)
     state, _ = load_state(tmp_path, SMALL, features, pairs)
     assert state.recipe.temperature == Constant(0.7)
-    with pytest.raises(ValueError, match="editable are temperature"):
-        run.send(Edit(2, "epochs", 3))
+    assert "'epochs' cannot be edited" in run.send(Edit(2, "epochs", 3)).refused
 
 
 def test_a_learned_temperature_learns_and_a_scheduled_one_does_not():
@@ -125,7 +124,7 @@ def test_a_learned_temperature_learns_and_a_scheduled_one_does_not():
 def test_recipe_round_trip_and_errors():
     recipe = replace(SMALL, temperature=Linear(0.2, 0.1), relations={"image-eng_Latn": 2.0}, fixed=("image",))
     assert Recipe.from_json(recipe.to_json()) == recipe
-    with pytest.raises(ValueError, match="known are align, distance, info_nce, siglip, structure"):
+    with pytest.raises(ValueError, match="known are adversary, align, cka, coral, distance"):
         Recipe(terms={"focal": 1.0})
     with pytest.raises(ValueError, match="unknown field 'lr'.*learning_rate"):
         Recipe.from_json('{"lr": 1}')
@@ -242,6 +241,9 @@ def test_batch_statistics_are_the_means_over_believed_pairs_and_over_all_others(
     masks = {"a": torch.tensor([[True, False], [False, True]]), "b": torch.tensor([[True, False, True]])}
     batch = Batch({}, [Relation(name, "text", "text", None, None, mask, mask.float()) for name, mask in masks.items()])
     statistics = _statistics(sims, batch)
+    believed, others = [0.9, 0.7, 0.5, 0.4], [0.1, 0.2, -0.3]
+    assert statistics["positive spread"] == pytest.approx(np.std(believed))
+    assert statistics["negative spread"] == pytest.approx(np.std(others), abs=1e-6)
     assert statistics["positive"] == pytest.approx((0.9 + 0.7 + 0.5 + 0.4) / 4)
     assert statistics["negative"] == pytest.approx((0.1 + 0.2 - 0.3) / 3, abs=1e-6)
 

@@ -52,7 +52,7 @@ class Batches:
     hub. What is positive within a batch is looked up in the belief, never assumed from a diagonal.
     """
 
-    def __init__(self, features: Mapping[str, Features], pairs: Pairs, size: int):
+    def __init__(self, features: Mapping[str, Features], pairs: Pairs, size: int, per_epoch: int | None = None):
         rows = pairs.rows[pairs.rows.weight > 0]
         if rows.empty:
             raise CorpusError("pairs: no pair has a weight above 0, so there is nothing to train on")
@@ -70,7 +70,7 @@ class Batches:
         degree = np.bincount(np.concatenate([left, right]), minlength=len(self.node_of))
         hub = np.where(degree[left] >= degree[right], left, right)
         self.bounds, self.hubs = bounds, np.unique(hub)
-        self.per_epoch = max(1, round(len(rows) / size))
+        self.per_epoch = per_epoch or max(1, round(len(rows) / size))
         self.sources = []
         for name in dict.fromkeys(rows.source):
             of = (rows.source == name).to_numpy()

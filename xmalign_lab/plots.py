@@ -34,7 +34,8 @@ from xmalign_lab.style import (
 SYMBOLS = {"text": "circle", "image": "diamond-open"}
 MOST_SVG = 5_000  # points; beyond this a browser needs WebGL
 MOST_STEPS = 600  # points of a curve; longer runs are drawn as means of equal stretches
-NOT_TERMS = {"step", "steps", "epoch", "progress", "tau", "learning_rate", "positive", "negative", "seconds"}
+NOT_TERMS = {"step", "steps", "epoch", "progress", "stage", "tau", "learning_rate", "seconds", "attraction", "repulsion"}
+NOT_TERMS |= {"positive", "negative", "positive spread", "negative spread", "effective rank"}
 RANK_EDGES = (1, 5, 10, 50, 100)
 
 
@@ -114,7 +115,7 @@ def loss_curves(steps: pd.DataFrame, terms: Sequence[str] | None = None) -> go.F
     """
     rows, note, x = _thinned(steps)
     figure = empty("Loss", note, height=380)
-    terms = [t for t in rows.columns if t not in NOT_TERMS] if terms is None else terms
+    terms = [t for t in rows.columns if t not in NOT_TERMS and not t.startswith("weight/")] if terms is None else terms
     for term, wheel in zip(terms, cycle(TEMPLATE.layout.colorway), strict=False):
         codes = [code for code in re.findall(r"[a-z]{3}_[A-Z][a-z]{3}\w*", term) if languages.known(code)]
         line = {"color": language_colour(codes[-1]) if codes else wheel, "width": 1.8}

@@ -1,4 +1,4 @@
-"""Recipe, and the trainer: a generator of steps.
+"""The trainer: a generator of steps.
 
     for step in train(recipe, features, pairs):
         board.update(step)
@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,90 +22,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from xmalign_lab import profile, schedules
-from xmalign_lab.batches import Batches
-from xmalign_lab.corpus import Pairs
+from xmalign_lab import profile
+from xmalign_lab.batches import Batch, Batches, Relation
+from xmalign_lab.corpus import CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
-from xmalign_lab.losses.contrastive import sigmoid_pairs, smoothed_softmax, symmetric_info_nce
-from xmalign_lab.losses.transfer import squared_distance, structure
+from xmalign_lab.evaluate.space import effective_rank
+from xmalign_lab.losses.adversarial import Discriminator
 from xmalign_lab.model import Aligner, DenseInput, Fixed, Head, SparseInput
+from xmalign_lab.recipe import TERMS, Recipe, View, plain, unplain
+from xmalign_lab.schedules import Individual, PerPair, Schedule
 
-
-@dataclass(frozen=True)
-class View:
-    """What a term sees of one relation in one batch: unit vectors (n, d) and (m, d), their product, belief, τ, bias."""
-
-    left: torch.Tensor
-    right: torch.Tensor
-    sim: torch.Tensor
-    positives: torch.Tensor
-    weight: torch.Tensor
-    tau: torch.Tensor | float
-    bias: torch.Tensor
-
-
-TERMS: dict[str, Callable[[View], torch.Tensor]] = {
-    "info_nce": lambda v: symmetric_info_nce(v.sim, v.positives, v.tau, v.weight),
-    "align": lambda v: smoothed_softmax(v.sim, v.positives, v.tau, v.weight),
-    "siglip": lambda v: sigmoid_pairs(v.sim, v.positives, v.tau, v.weight, v.bias),
-    "distance": lambda v: squared_distance(v.sim, v.positives, v.weight),
-    "structure": lambda v: structure(v.left, v.right, v.positives),
-}
 SAVE_SECONDS = 20.0
-EDITABLE = ("temperature", "relations", "learning_rate", "terms")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a run, apart from its data. Prints as JSON (`to_json`) and reads back (`from_json`).
-
-    `terms` weighs losses by name, `relations` weighs the sources of the pairs (1 where not named). `temperature` is a
-    Schedule, or its start value is learned with `learn_temperature`; `bias` is where SigLIP's starts. The modalities in
-    `fixed` bring vectors of width `dim` that are the space already. Raises `ValueError` for an unknown term, schedule or
-    field, naming the known ones.
-    """
-
-    name: str = "info_nce"
-    seed: int = 0
-    epochs: int = 40
-    batch_pairs: int = 2000
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    dim: int = 256
-    hidden: int = 704
-    components: int = 256
-    least_count: int = 2
-    image_dropout: float = 0.4
-    text_dropout: float = 0.3
-    dropout: float = 0.3
-    temperature: schedules.Schedule = field(default_factory=lambda: schedules.Constant(0.1))
-    learn_temperature: bool = False
-    bias: float = 0.0
-    fixed: tuple[str, ...] = ()
-    terms: Mapping[str, float] = field(default_factory=lambda: {"info_nce": 1.0})
-    relations: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self):
-        for term in self.terms:
-            if term not in TERMS:
-                raise ValueError(f"unknown term {term!r}; known are {', '.join(sorted(TERMS))}")
-        if self.epochs < 1 or self.batch_pairs < 2:
-            raise ValueError("a recipe needs at least 1 epoch and 2 pairs in a batch")
-        object.__setattr__(self, "fixed", tuple(self.fixed))  # JSON knows lists only
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "temperature": schedules.to_dict(self.temperature)}, indent=2, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Recipe:
-        values = json.loads(text)
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown field {unknown[0]!r} in the recipe; known are {', '.join(sorted(known))}")
-        if "temperature" in values:
-            values["temperature"] = schedules.from_dict(values["temperature"])
-        return cls(**values)
+class Collapsed(RuntimeError):
+    """The vectors fell together. The run has stopped; what was saved before is there to go on from."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +58,17 @@ class State:
     step: int = 0
     schedule: dict = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
+    adversaries: torch.nn.ModuleDict = field(default_factory=torch.nn.ModuleDict)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: `terms` by name (`relation/term` and `total`), the temperature, and the state after it."""
+    """What one step did, and the state after it.
+
+    `terms` by name (`relation/term` and `total`); `tau`, the mean one where pairs have their own; `coefficients`: attraction,
+    repulsion and `weight/term`; `statistics` of the batch, with the effective rank at the end of an epoch. After an `Edit`
+    that cannot be, the same step comes back with the reason in `refused`, and nothing has changed.
+    """
 
     step: int
     steps: int
@@ -141,18 +78,15 @@ class Step:
     tau: float
     learning_rate: float
     statistics: dict[str, float]
+    coefficients: dict[str, float]
+    stage: str
     state: State = field(repr=False)
+    refused: str = ""
 
     def row(self) -> dict:
         """One flat row for `steps.parquet`."""
-        plain = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "progress": self.progress,
-            "tau": self.tau,
-            "learning_rate": self.learning_rate,
-        }
-        return plain | self.terms | self.statistics
+        row = {"step": self.step, "epoch": self.epoch, "progress": self.progress, "stage": self.stage, "tau": self.tau}
+        return row | {"learning_rate": self.learning_rate} | self.terms | self.coefficients | self.statistics
 
 
 def initial_state(recipe: Recipe, features: Mapping[str, Features], batches: Batches) -> State:
@@ -185,22 +119,69 @@ def train(
     first step: an unknown id, an empty table of pairs or a relation that mixes modalities raises `CorpusError`.
     """
     profile.keep_memory()
-    batches = Batches(features, pairs, recipe.batch_pairs)
-    state = state or initial_state(recipe, features, batches)
-    total = recipe.epochs * batches.per_epoch
+    batches = _by_threshold(features, pairs, recipe.batch_pairs)
+    everything = batches(0.0)
+    state = state or initial_state(recipe, features, everything)
+    total = recipe.epochs * everything.per_epoch
+    _add_adversaries(state, everything)
     inputs = {modality: state.aligner.heads[modality].prepare(table.vectors) for modality, table in features.items()}
     while state.step < total:
-        step = _one_step(state, inputs, batches, total, recipe.seed)
+        stage, now = state.recipe.at(state.step / max(1, total - 1))
+        step = _one_step(state, now, stage, inputs, batches(now.threshold), total, recipe.seed)
+        if step.statistics.get("effective rank", np.inf) < now.collapse:
+            rank = step.statistics["effective rank"]
+            raise Collapsed(f"step {step.step}: effective rank {rank:.2f} is below {now.collapse:g}; the vectors fall together")
         edit = yield step
         while edit is not None:
-            _apply(edit, state)
+            try:
+                edited = state.recipe.edited(edit.field, edit.value)
+                batches(edited.at(step.progress)[1].threshold)
+            except ValueError as error:
+                edit = yield replace(step, refused=str(error))  # raising would end the generator, and with it the run
+                continue
+            state.recipe = edited
+            state.edits.append(Edit(state.step, edit.field, edit.value))
+            _add_adversaries(state, everything)
             edit = yield step
     return state
 
 
-def _one_step(state: State, inputs: Mapping, batches: Batches, total: int, seed: int) -> Step:
-    recipe, aligner = state.recipe, state.aligner
-    progress = state.step / max(1, total - 1)
+def _by_threshold(features: Mapping[str, Features], pairs: Pairs, size: int) -> Callable[[float], Batches]:
+    """The batches of the pairs whose score is not below a threshold, always as many of them as without one."""
+    known: dict[float, Batches] = {}
+
+    def batches(threshold: float) -> Batches:
+        if threshold not in known:
+            kept = pairs.select(~(pairs.rows.score < threshold))
+            for source in set(pairs.sources) - set(kept.sources):
+                best = pairs.rows.score[pairs.rows.source == source].max()
+                raise CorpusError(f"threshold {threshold:g} keeps no pair of {source!r}, whose highest score is {best:.3g}")
+            known[threshold] = Batches(features, kept, size, known[0.0].per_epoch if known else None)
+        return known[threshold]
+
+    known[0.0] = Batches(features, pairs, size)
+    return batches
+
+
+def _add_adversaries(state: State, batches: Batches) -> None:
+    """A discriminator for each relation between texts, if the recipe has use for them and they are not there yet."""
+    recipes = [state.recipe, *(state.recipe.at(stage.until)[1] for stage in state.recipe.stages)]
+    if state.adversaries or not any("adversary" in recipe.terms for recipe in recipes):
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(state.recipe.seed)
+        between_texts = [source.name for source in batches.sources if source.modalities == ("text", "text")]
+        state.adversaries.update({_key(name): Discriminator(state.recipe.dim) for name in between_texts})
+    if state.adversaries:
+        state.optimiser.add_param_group({"params": list(state.adversaries.parameters()), "weight_decay": 0.0})
+
+
+def _key(relation: str) -> str:
+    return relation.replace(".", "·")  # a module's name holds no dot
+
+
+def _one_step(state: State, recipe: Recipe, stage: str, inputs: Mapping, batches: Batches, total: int, seed: int) -> Step:
+    aligner, progress = state.aligner, state.step / max(1, total - 1)
     batch = batches.at(state.step, seed)
     aligner.train()
     with torch.random.fork_rng():
@@ -213,12 +194,25 @@ def _one_step(state: State, inputs: Mapping, batches: Batches, total: int, seed:
     }
     sims = {name: left @ right.T for name, (left, right) in sides.items()}
     statistics = _statistics(sims, batch)
-    tau, state.schedule = recipe.temperature(progress, statistics, state.schedule)
-    tau = aligner.tau if recipe.learn_temperature else tau
-    terms, loss = {}, torch.zeros(())
+
+    def now(name: str, value: float | Schedule) -> float:
+        if not isinstance(value, Schedule):
+            return value
+        number, state.schedule[name] = value(progress, statistics, state.schedule.get(name, {}))
+        return number
+
+    tau, reversal = now("temperature", recipe.temperature), now("reversal", recipe.reversal)
+    coefficients = {name: now(name, getattr(recipe, name)) for name in ("attraction", "repulsion")}
+    weights = {name: now(f"weight/{name}", value) for name, value in recipe.terms.items()}
+    settings = coefficients | {"hardness": recipe.hardness, "ambiguity": recipe.ambiguity, "reversal": reversal}
+    terms, taus, loss = {}, [], torch.zeros(())
     for relation in batch.relations:
-        view = View(*sides[relation.name], sims[relation.name], relation.positives, relation.weight, tau, aligner.bias)
-        for name, weight in recipe.terms.items():
+        own = aligner.tau if recipe.learn_temperature else _own_tau(recipe, tau, sims, relation, batch, batches, state)
+        taus.append(_mean(own))
+        adversary = state.adversaries[_key(relation.name)] if _key(relation.name) in state.adversaries else None
+        seen = (sims[relation.name], relation.positives, relation.weight, own, aligner.bias)
+        view = View(*sides[relation.name], *seen, discriminator=adversary, **settings)
+        for name, weight in weights.items():
             value = TERMS[name](view)
             terms[f"{relation.name}/{name}"] = float(value.detach())
             loss = loss + weight * recipe.relations.get(relation.name, 1.0) * value
@@ -229,19 +223,53 @@ def _one_step(state: State, inputs: Mapping, batches: Batches, total: int, seed:
     loss.backward()
     state.optimiser.step()
     state.step += 1
-    tau = float(tau.detach()) if recipe.learn_temperature else float(tau)
+    if state.step % batches.per_epoch == 0:
+        statistics["effective rank"] = effective_rank(torch.cat(list(encoded.values())).detach().numpy())
     terms["total"] = float(loss.detach())
-    return Step(state.step, total, state.step / batches.per_epoch, state.step / total, terms, tau, rate, statistics, state)
+    coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
+    epoch, done = state.step / batches.per_epoch, state.step / total
+    mean_tau = float(np.mean(taus))
+    return Step(state.step, total, epoch, done, terms, mean_tau, rate, statistics, coefficients, stage, state)
 
 
-def _statistics(sims: Mapping[str, torch.Tensor], batch) -> dict[str, float]:
-    """Mean similarity of believed pairs and of all others in the batch, over relations: what a Schedule may use."""
+def _own_tau(recipe: Recipe, tau: float, sims: Mapping, relation: Relation, batch: Batch, batches: Batches, state: State):
+    """This relation's temperature: the schedule's number, or one per pair or per row where the schedule has such."""
+    if isinstance(recipe.temperature, PerPair):
+        return recipe.temperature.spread(sims[relation.name])
+    if not isinstance(recipe.temperature, Individual):
+        return tau
+    rows = [
+        batch.rows[modality][at.numpy()] + batches.bounds[modality][0]
+        for modality, at in ((relation.left_modality, relation.left), (relation.right_modality, relation.right))
+    ]
+    memory = f"temperature/{relation.name}"
+    left, right, state.schedule[memory] = recipe.temperature.update(
+        sims[relation.name], relation.positives, *rows, state.schedule.get(memory, {})
+    )
+    return left, right
+
+
+def _mean(tau) -> float:
+    if isinstance(tau, tuple):
+        return sum(map(_mean, tau)) / len(tau)
+    return float(tau.detach().mean()) if isinstance(tau, torch.Tensor) else tau
+
+
+def _statistics(sims: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, float]:
+    """Mean and standard deviation of the similarity of believed pairs and of all others, over relations: for a Schedule."""
     with torch.no_grad():
-        total = torch.stack([sims[r.name].sum() for r in batch.relations]).sum()
-        positive = torch.stack([(sims[r.name] * r.positives).sum() for r in batch.relations]).sum()
+        found, sums = {}, torch.zeros(2, 2, dtype=torch.float64)
+        for relation in batch.relations:
+            sim = sims[relation.name]
+            kept = sim[relation.positives]
+            sums[0] += torch.stack([kept.sum(), kept.square().sum()])
+            sums[1] += torch.stack([sim.sum(), sim.square().sum()])
         pairs = sum(int(r.positives.sum()) for r in batch.relations)
         others = sum(r.positives.numel() for r in batch.relations) - pairs
-        return {"positive": float(positive / pairs), "negative": float((total - positive) / max(1, others))}
+        for name, (total, square), n in (("positive", sums[0], pairs), ("negative", sums[1] - sums[0], max(1, others))):
+            found[name] = float(total / n)
+            found[f"{name} spread"] = math.sqrt(max(0.0, float(square / n) - found[name] ** 2))
+        return found
 
 
 def _learning_rate(recipe: Recipe, progress: float) -> float:
@@ -257,13 +285,6 @@ def _optimiser(aligner: Aligner, recipe: Recipe) -> torch.optim.Optimizer:
     free = [p for p in aligner.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-
-
-def _apply(edit: Edit, state: State) -> None:
-    if edit.field not in EDITABLE:
-        raise ValueError(f"{edit.field!r} cannot be edited in a run; editable are {', '.join(EDITABLE)}")
-    state.recipe = replace(state.recipe, **{edit.field: edit.value})
-    state.edits.append(Edit(state.step, edit.field, edit.value))
 
 
 def fit(
@@ -294,10 +315,15 @@ def save_state(state: State, rows: list[dict], folder: Path) -> None:
     tensors = {f"model.{name}": t.contiguous() for name, t in state.aligner.state_dict().items()}
     moments = state.optimiser.state_dict()["state"]
     tensors |= {f"optimiser.{i}.{name}": t for i, values in moments.items() for name, t in values.items()}
-    edits = [asdict(edit) | {"value": _plain(edit.value)} for edit in state.edits]
-    plain = {"step": state.step, "schedule": state.schedule, "edits": edits, "recipe": state.recipe.to_json(), "rows": rows}
+    tensors |= {f"adversary.{name}": t.contiguous() for name, t in state.adversaries.state_dict().items()}
+    memory = {name: dict(held) for name, held in state.schedule.items()}
+    for name, held in memory.items():
+        arrays = {key: held.pop(key) for key in list(held) if isinstance(held[key], np.ndarray)}
+        tensors |= {f"schedule.{name}.{key}": torch.from_numpy(array) for key, array in arrays.items()}
+    edits = [asdict(edit) | {"value": plain(edit.value)} for edit in state.edits]
+    saved = {"step": state.step, "schedule": memory, "edits": edits, "recipe": state.recipe.to_json(), "rows": rows}
     save_file(tensors, folder / f"state-{state.step}.safetensors")
-    (folder / "state.json.new").write_text(json.dumps(plain))
+    (folder / "state.json.new").write_text(json.dumps(saved))
     (folder / "state.json.new").replace(folder / "state.json")
     for old in folder.glob("state-*.safetensors"):
         if old.name != f"state-{state.step}.safetensors":
@@ -306,20 +332,26 @@ def save_state(state: State, rows: list[dict], folder: Path) -> None:
 
 def load_state(folder: Path, recipe: Recipe, features: Mapping[str, Features], pairs: Pairs) -> tuple[State, list[dict]]:
     """The state saved in `folder`, and its rows; going on from it equals never having stopped."""
-    plain = json.loads((folder / "state.json").read_text())
-    tensors = load_file(folder / f"state-{plain['step']}.safetensors")
-    state = initial_state(recipe, features, Batches(features, pairs, recipe.batch_pairs))
-    state.aligner.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    saved = json.loads((folder / "state.json").read_text())
+    tensors = load_file(folder / f"state-{saved['step']}.safetensors")
+    batches = Batches(features, pairs, recipe.batch_pairs)
+    state = initial_state(recipe, features, batches)
+    state.recipe, state.step, state.schedule = Recipe.from_json(saved["recipe"]), saved["step"], saved["schedule"]
+    _add_adversaries(state, batches)
     moments: dict[int, dict] = {}
+    parts: dict[str, dict] = {"model": {}, "adversary": {}}
     for key, tensor in tensors.items():
-        if key.startswith("optimiser."):
-            _, i, name = key.split(".", 2)
-            moments.setdefault(int(i), {})[name] = tensor
+        part, name = key.split(".", 1)
+        if part == "optimiser":
+            number, name = name.split(".", 1)
+            moments.setdefault(int(number), {})[name] = tensor
+        elif part == "schedule":
+            name, entry = name.rsplit(".", 1)
+            state.schedule[name][entry] = tensor.numpy()
+        else:
+            parts[part][name] = tensor
+    state.aligner.load_state_dict(parts["model"])
+    state.adversaries.load_state_dict(parts["adversary"])
     state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})
-    state.recipe, state.step, state.schedule = Recipe.from_json(plain["recipe"]), plain["step"], plain["schedule"]
-    state.edits = [Edit(**edit) for edit in plain["edits"]]
-    return state, plain["rows"]
-
-
-def _plain(value: object) -> object:
-    return schedules.to_dict(value) if isinstance(value, schedules.Schedule) else value
+    state.edits = [Edit(**edit | {"value": unplain(edit["value"])}) for edit in saved["edits"]]
+    return state, saved["rows"]

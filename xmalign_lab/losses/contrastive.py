@@ -6,6 +6,8 @@ anything that broadcasts against `sim`, `weight` the belief in each pair, broadc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,41 +15,83 @@ from torch import Tensor
 Scalar = Float[Tensor, ""]
 Sims = Float[Tensor, "n m"]
 Mask = Bool[Tensor, "n m"]
+Belief = Tensor | float
+Tau = Tensor | float | tuple[Tensor, Tensor]
 
 
-def info_nce(sim: Sims, positives: Mask, tau: Tensor | float, weight: Tensor | float = 1.0) -> Scalar:
-    """Multi-positive InfoNCE over the rows of `sim`: a scalar.
+def info_nce(
+    sim: Sims, positives: Mask, tau: Tau, weight: Belief = 1.0, attraction=1, repulsion=1, hardness=0, ambiguity=0, dims=(1,)
+) -> Scalar:
+    """Multi-positive InfoNCE over the rows of `sim`: a scalar. α is `attraction`, β `repulsion`.
 
     Each positive j of row i competes with the row's negatives only, never with the other positives:
 
-        l_ij = -s_ij/τ + log( exp(s_ij/τ) + Σ_{k not positive of i} exp(s_ik/τ) ),   L = Σ w_ij l_ij / Σ w_ij
+        l_ij = α · (-s_ij/τ) + β · log( exp(s_ij/τ) + Σ_{k not positive of i} h_ik exp(s_ik/τ) )
+        L = Σ w_ij V_ij l_ij / Σ w_ij V_ij
 
-    With one positive a row and weight 1 it is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), one
+    With one positive a row and the defaults, h = V = 1, it is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), one
     direction of CLIP's loss. The sum outside the logarithm follows Khosla et al. 2020 (arXiv 2004.11362), whose
     denominator keeps the other positives; leaving them out stops two true captions from pushing each other away.
-    Computed in float32. No pair with weight gives zero with a gradient.
+    Hard negatives: h_ik ∝ exp(`hardness` · s_ik), of mean 1 over the row's negatives (Robinson et al. 2021, arXiv
+    2010.04592; their code's β is `hardness` · τ). Ambiguous positives: V_ij = (1 - P_ij)^(-`ambiguity`), P_ij the pair's
+    share of its softmax; 1 is MACL's emphasis up to its mean (Huang et al. 2023, arXiv 2207.07874), negative values turn
+    to the pairs not yet told apart. h and V carry no gradient.
+    Computed in float32. No pair with weight gives zero with a gradient. `tau` may also be a pair, the temperatures of
+    the rows (n, 1) and of the columns (m, 1) or (1, m); `dims` are the directions, 1 for rows and 0 for columns.
     """
-    return _mean_term(sim, positives, tau, weight, dims=(1,))
+
+    def term(own: Tensor, rivals: Tensor, belief: Tensor) -> Tensor:
+        value = repulsion * torch.nn.functional.softplus(rivals - own) + (repulsion - attraction) * own
+        return value * _emphasis(own - rivals, belief, ambiguity) if ambiguity else value
+
+    return mean_over_pairs(term, sim, positives, tau, weight, dims, hardness)
 
 
-def symmetric_info_nce(sim: Sims, positives: Mask, tau: Tensor | float, weight: Tensor | float = 1.0) -> Scalar:
-    """Mean of `info_nce` over rows and over columns (Radford et al. 2021, arXiv 2103.00020)."""
-    return _mean_term(sim, positives, tau, weight, dims=(1, 0))
+def symmetric_info_nce(sim: Sims, positives: Mask, tau: Tau, weight: Belief = 1.0, **options) -> Scalar:
+    """Mean of `info_nce`, with its options, over rows and over columns (Radford et al. 2021, arXiv 2103.00020)."""
+    return info_nce(sim, positives, tau, weight, dims=(1, 0), **options)
 
 
-def _mean_term(sim: Sims, positives: Mask, tau: Tensor | float, weight: Tensor | float, dims: tuple[int, ...]) -> Scalar:
-    """The weighted mean of l_ij over the positives and over `dims`: 1, where the rivals share the row; 0, the column."""
-    logits = sim.float() / tau
+def mean_over_pairs(
+    term: Callable, sim: Sims, positives: Mask, tau: Tau, weight: Belief, dims: tuple[int, ...] = (1, 0), hardness: float = 0
+) -> Scalar:
+    """The weighted mean of term(own, rivals, belief) over the positives and over `dims`: 1, rivals share the row; 0, the column.
+
+    Of each positive, `own` is its logit s_ij/τ, `rivals` the log Σ h exp(s/τ) of its negatives (`info_nce`), `belief` w_ij.
+    """
     place = positives.nonzero(as_tuple=True)
-    flat = place[0] * logits.shape[1] + place[1]  # gather, because the gradient of indexing by two lists has to sort them
-    own = logits.reshape(-1).gather(0, flat)
-    without = logits.masked_fill(positives, -torch.inf)
-    # A row whose every column is positive has no rival: softplus(-inf) makes its term exactly zero.
-    terms = [torch.nn.functional.softplus(without.logsumexp(dim).gather(0, place[1 - dim]) - own) for dim in dims]
-    weight = torch.as_tensor(weight, dtype=logits.dtype, device=logits.device).broadcast_to(logits.shape)
+    flat = place[0] * positives.shape[1] + place[1]  # gather, because the gradient of indexing by two lists has to sort them
+    taus = (tau[0].reshape(-1, 1), tau[1].reshape(1, -1)) if isinstance(tau, tuple) else (tau,)
+    scaled = (sim.float() / each for each in taus)
+    parts = [(logits.reshape(-1).gather(0, flat), logits.masked_fill(positives, -torch.inf)) for logits in scaled]
+    weight = torch.as_tensor(weight, dtype=torch.float32, device=sim.device).broadcast_to(sim.shape)
     weight = weight.reshape(-1).gather(0, flat)
+    terms = []
+    for dim in dims:
+        own, without = parts[0 if dim else -1]
+        without = without + _hard(sim, positives, hardness, dim) if hardness else without
+        # A row whose every column is positive has no rival: softplus(-inf) makes its repulsion exactly zero.
+        terms.append(term(own, without.logsumexp(dim).gather(0, place[1 - dim]), weight))
     total = weight.sum()
     return (sum(terms) * weight).sum() / len(dims) / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def _hard(sim: Sims, positives: Mask, hardness: float, dim: int) -> Sims:
+    """log h_ik = hardness · s_ik less the log of its mean over the negatives along `dim`."""
+    lift = hardness * sim.detach().float()
+    mean = lift.masked_fill(positives, -torch.inf).logsumexp(dim, keepdim=True) - (~positives).sum(dim, keepdim=True).log()
+    return lift - mean.nan_to_num(0.0)  # no negative at all: nothing to weigh
+
+
+def _emphasis(margin: Tensor, weight: Tensor, ambiguity: float) -> Tensor:
+    """V = (1 - P)^(-ambiguity) of pairs whose own logit is `margin` above the rivals', divided by its weighted mean.
+
+    1 / (1 - P) = 1 + exp(margin). A pair without rivals, which has no P, counts as V = 1. Exponents stop at 60, before
+    float32 does.
+    """
+    log_v = ambiguity * torch.nn.functional.softplus(margin.detach()).nan_to_num(posinf=0.0)
+    v = log_v.clamp(max=60).exp()
+    return v * weight.sum() / (v * weight).sum().clamp(min=1e-30)
 
 
 def smoothed_softmax(

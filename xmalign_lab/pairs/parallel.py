@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+import pandas as pd
 
+from xmalign_lab import languages
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, hashed_fraction
 
 
@@ -48,3 +50,23 @@ def thin(pairs: Pairs, corpus: Corpus, fraction: float, sources: Collection[str]
     family = corpus.lookup("family")
     keep = [hashed_fraction(f"thin {family[left]}") < fraction for left in pairs.rows.left]
     return pairs.select(~pairs.rows.source.isin(sources).to_numpy() | np.array(keep, bool))
+
+
+def partition(pairs: Pairs, corpus: Corpus, targets: list[str], pivot: str = "eng_Latn", tiers=("low",)) -> pd.DataFrame:
+    """Where each target language goes, one row each: to filtering with the pairs it has, to mining with the rest of its texts.
+
+    Columns `source` (`<pivot>-<target>`), `language`, `tier`, `pairs`, `unpaired` (texts of the language in no such pair),
+    `filter` and `mine`. Whatever has pairs is filtered; what has unpaired texts is mined if it has no pairs or if its tier
+    (`languages`) is one of `tiers`, so that a low-resource language with some parallel text goes both ways. A language
+    without any text raises `CorpusError`.
+    """
+    table = []
+    for target in targets:
+        texts = corpus.where_rows(modality="text", lang=target).rows.id
+        if texts.empty:
+            raise CorpusError(f"{corpus.name}: no text in {target!r}; it has {', '.join(corpus.languages)}")
+        mine, known = pairs.rows[pairs.rows.source == f"{pivot}-{target}"], languages.info(target)
+        unpaired = int((~texts.isin(mine.right)).sum())
+        ways = len(mine) > 0, unpaired > 0 and (mine.empty or known.tier in tiers)
+        table.append((f"{pivot}-{target}", known.name, known.tier, len(mine), unpaired, *ways))
+    return pd.DataFrame(table, columns=["source", "language", "tier", "pairs", "unpaired", "filter", "mine"])

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize
-from scipy.special import expit
 from scipy.stats import binomtest
+from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
 from sklearn.metrics.pairwise import paired_cosine_distances
@@ -23,6 +22,7 @@ from xmalign_lab import similarity
 from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.encoders.features import Features
 
+TAILS = (0.6, 0.7, 0.8)  # further up fewer right pairs are in the way, and fewer pairs to count
 Signal, Truth = Float[np.ndarray, " n"], Bool[np.ndarray, " n"]
 
 
@@ -88,61 +88,57 @@ def early_loss(losses: Float[np.ndarray, "rounds n"], first: int = 3) -> Signal:
 
 
 def calibrated(
-    given: Float[np.ndarray, "n k"], wrong: Float[np.ndarray, "m k"], sources=None, wrong_sources=None, least: int = 200
+    given: Float[np.ndarray, "n k"],
+    wrong: Float[np.ndarray, "m k"],
+    sources=None,
+    wrong_sources=None,
+    rho: Mapping[str, float] | None = None,
+    least: int = 200,
 ) -> tuple[Signal, dict[str, float]]:
     """`(p, rho)`: the probability (n,) that each given pair is right, and by source the share that is wrong; no truth is used.
 
-    `given` (n, k) are the pairs' signals, `wrong` (m, k) the same signals of pairs made wrong on purpose
-    (`noise.shuffle` of everything). The given ones are a mixture, r(x) = p(x | given) / p(x | wrong) =
-    ρ + (1 - ρ) f(x), f the ratio of right to wrong, so that p(right | x) = 1 - ρ / r(x) and ρ is where r ends in its lower
-    tail: learning from positive and unlabelled data (Elkan & Noto 2008; Blanchard, Lee & Scott 2010, JMLR 11; Scott 2015).
-    (1 - ρ) f(x) = exp(a + b·x) is fitted as a logistic regression of given against wrong whose odds have that floor: a plain
-    one's fall to nothing, and the smallest of many noisy ratios is biased low. Exact where right and wrong signals are
-    Gaussians of one covariance; right pairs that look like wrong ones count as wrong.
+    `given` (n, k) are the pairs' signals, high where a pair looks right, `wrong` (m, k) the same signals of pairs made wrong on
+    purpose (`noise.shuffle` of everything). A pair's p-value is the share of those that look better than it does: even on
+    [0, 1] for the wrong ones among the given, small for the right. Then p(right) = 1 - ρ / f(p-value), one minus the local
+    false discovery rate (Efron 2004, 10.1198/016214504000000089): f the density of the given p-values, never rising
+    (Grenander 1956, by isotonic regression), ρ the share of them above t over 1 - t, mean over three t (Storey 2002,
+    10.1111/1467-9868.00346). Several signals become one by a logistic regression of given against wrong. Right pairs that look
+    like the worst of the wrong ones count as wrong.
 
-    Each source (`sources` (n,), `wrong_sources` (m,); default one) is fitted by itself, one with fewer than `least` given or
-    wrong pairs by the fit of all. Wrong pairs must look like the errors that are there, and the signals' encoder must have
-    trained on neither. Raises `ValueError` for shapes that do not fit, a signal that is not finite, or one that is the same
-    for all.
+    Each source (`sources` (n,), `wrong_sources` (m,); default one) is judged by itself, one with fewer than `least` given or
+    wrong pairs together with all. A known share of wrong pairs can be given as `rho`. The wrong pairs must look like the errors
+    that are there, and the signals' encoder must have trained on neither. Raises `ValueError` for shapes that do not fit, a
+    signal that is not finite, or one that is the same for all.
     """
     given, wrong = (np.column_stack([values]).astype(float) for values in (given, wrong))
     sources = np.full(len(given), "pairs") if sources is None else np.asarray(sources)
     wrong_sources = np.full(len(wrong), "pairs") if wrong_sources is None else np.asarray(wrong_sources)
     if given.shape[1] != wrong.shape[1] or (len(sources), len(wrong_sources)) != (len(given), len(wrong)):
         raise ValueError(f"signals {given.shape} and {wrong.shape}, sources {len(sources)} and {len(wrong_sources)}: do not fit")
-    p, rho = np.ones(len(given)), {}
+    p, found = np.ones(len(given)), {}
     for source in dict.fromkeys(sources.tolist()):
         mine, theirs = sources == source, wrong_sources == source
-        few = min(mine.sum(), theirs.sum()) < least
-        of_fit, rho[source] = _mixture(given, wrong) if few else _mixture(given[mine], wrong[theirs])
-        p[mine] = of_fit[mine] if few else of_fit
-    return p, rho
+        few, known = min(mine.sum(), theirs.sum()) < least, (rho or {}).get(source)
+        of_all, found[source] = _judged(given, wrong, known) if few else _judged(given[mine], wrong[theirs], known)
+        p[mine] = of_all[mine] if few else of_all
+    return p, found
 
 
-def _mixture(given: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, float]:
-    """Maximum likelihood of `calibrated`'s model: p (n,) and ρ."""
+def _judged(given: np.ndarray, wrong: np.ndarray, rho: float | None, bins: int = 40):
+    """As `calibrated`, for one source: p (n,) and ρ."""
     signals, label = np.concatenate([given, wrong]), np.arange(len(given) + len(wrong)) < len(given)
     if not len(given) or not len(wrong) or not np.isfinite(signals).all():
         raise ValueError(f"{len(given)} given and {len(wrong)} wrong pairs: both are needed, with finite signals")
     if len(constant := np.flatnonzero(np.ptp(signals, axis=0) == 0)):
         raise ValueError(f"signal {constant[0]} is {signals[0, constant[0]]:g} for every pair: it tells nothing; leave it out")
-    inputs = np.column_stack([np.ones(len(signals)), StandardScaler().fit_transform(signals)])
-    # The wrong pairs among the given shorten the slope of a plain regression and leave its direction: a start.
-    slope = LogisticRegression().fit(inputs[:, 1:], label).coef_[0]
-
-    def loss(theta):
-        """Negative log likelihood with a slight ridge, and its gradient; theta is log ρ, a, b."""
-        log_rise = inputs @ theta[1:]
-        right, odds = expit(log_rise - theta[0]), np.logaddexp(theta[0], log_rise) + np.log(len(given) / len(wrong))
-        error, ridge = expit(odds) - label, np.concatenate([[0, 0], theta[2:]]) / 10
-        gradient = np.concatenate([[error @ (1 - right)], (error * right) @ inputs]) + ridge
-        return np.logaddexp(0, np.where(label, -odds, odds)).sum() + theta @ ridge / 2, gradient
-
-    bounds = [(np.log(1e-4), 0)] + [(None, None)] * (len(slope) + 1)
-    starts = (np.concatenate([np.log([rho, 1 - rho]), slope]) for rho in (0.1, 0.5))  # there may be two tops
-    best = min((minimize(loss, start, jac=True, bounds=bounds).x for start in starts), key=lambda theta: loss(theta)[0])
-    p = expit(inputs[: len(given)] @ best[1:] - best[0])
-    return p, float(1 - p.mean())
+    scaled = StandardScaler().fit_transform(signals)
+    score = signals[:, 0] if signals.shape[1] == 1 else LogisticRegression().fit(scaled, label).decision_function(scaled)
+    worse = np.searchsorted(np.sort(score[~label]), score[label], "left")
+    p_value = 1 - (worse + 0.5) / (len(wrong) + 1)
+    rho = min(1.0, np.mean([(p_value > tail).mean() / (1 - tail) for tail in TAILS])) if rho is None else rho
+    density = np.histogram(p_value, bins, (0, 1))[0] * bins / len(given)
+    density = np.interp(p_value, (np.arange(bins) + 0.5) / bins, isotonic_regression(density, increasing=False))
+    return np.clip(1 - rho / np.maximum(density, 1e-9), 0, 1), float(rho)
 
 
 def reliability(p: Signal, truth: Truth, bins: int = 10) -> pd.DataFrame:

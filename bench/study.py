@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from xmalign_lab import baselines, profile, sweep
+from xmalign_lab import profile, sweep
 from xmalign_lab.corpora import emoji
 from xmalign_lab.evaluate import report
 
@@ -51,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--final", action="store_true", help="open the test scores; every opening is logged")
     parser.add_argument("--smoke", action="store_true", help="the small study on scenes that CI runs")
-    parser.add_argument("--methods", nargs="*", default=list(baselines.METHODS), choices=list(baselines.METHODS), metavar="NAME")
+    parser.add_argument("--methods", nargs="*", default=list(sweep.METHODS), choices=list(sweep.METHODS), metavar="NAME")
     known = [str(condition) for condition in (sweep.CLEAN, *sweep.NOISE, *sweep.TEXT)]
     parser.add_argument(
         "--conditions", nargs="*", default=known, choices=known, metavar="CONDITION", help=", ".join(known).replace("%", "%%")

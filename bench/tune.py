@@ -34,7 +34,7 @@ UNTRAINED = (
 def space(trial: optuna.Trial, method: str) -> dict:
     """The learning rate, and what the method adds: its (first) temperature, SigLIP's first bias."""
     fields = {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True)}
-    if "info_nce" in baselines.METHODS[method][1].terms or baselines.METHODS[method][1].learn_temperature:
+    if "info_nce" in sweep.METHODS[method][1].terms or sweep.METHODS[method][1].learn_temperature:
         fields["temperature"] = trial.suggest_float("temperature", 0.01, 0.3, log=True)
     if method == "SigLIP loss":
         fields["bias"] = trial.suggest_float("bias", -12.0, -2.0)
@@ -42,7 +42,7 @@ def space(trial: optuna.Trial, method: str) -> dict:
 
 
 def first(method: str) -> dict:
-    recipe = baselines.METHODS[method][1]
+    recipe = sweep.METHODS[method][1]
     return {"learning_rate": recipe.learning_rate, "temperature": recipe.temperature(0.0, {}, {})[0], "bias": recipe.bias}
 
 
@@ -65,7 +65,7 @@ def tune(method: str, rate: float) -> tuple[dict, list[dict]]:
 
 def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    methods = sys.argv[1:] or [method for method in baselines.METHODS if method not in UNTRAINED]
+    methods = sys.argv[1:] or [method for method in sweep.METHODS if method not in UNTRAINED]
     chosen = json.loads(baselines.TUNED.read_text(encoding="utf-8")) if baselines.TUNED.exists() else {}
     rows = []
     for method in methods:

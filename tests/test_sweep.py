@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xmalign_lab import baselines, sweep
+from xmalign_lab import sweep
 from xmalign_lab.evaluate import report
 from xmalign_lab.sweep import CLEAN, NOISE, TEXT, Condition, Run, plan
 
@@ -85,7 +85,7 @@ def test_less_text_is_nested_and_leaves_the_pictures():
 def test_a_run_is_recorded_once_and_says_when_it_does_not_apply(monkeypatch):
     run = Run("constant τ", CLEAN, 0, changes=QUICK, **SCENES)
     first = sweep.make(run)
-    monkeypatch.setitem(baselines.METHODS, "constant τ", (None, baselines.METHODS["constant τ"][1]))  # would fail if it ran again
+    monkeypatch.setitem(sweep.METHODS, "constant τ", (None, sweep.METHODS["constant τ"][1]))  # would fail if it ran again
     assert sweep.make(run).key == first.key and len(first.scores)
     empty = sweep.make(replace(run, method="M-CLIP", condition=Condition(text=0.0)))
     assert not len(empty.scores) and "no parallel text" in (empty.folder / "not_applicable.txt").read_text()

@@ -21,7 +21,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from xmalign_lab import baselines, corpora, profile, records, study
+from xmalign_lab import adaptive, baselines, corpora, profile, records, study
 from xmalign_lab.corpus import Corpus, Pairs, split_by_family
 from xmalign_lab.evaluate.retrieval import SCORE_COLUMNS, per_query
 from xmalign_lab.pairs import noise
@@ -30,7 +30,9 @@ from xmalign_lab.train import Recipe
 
 TARGETS = ("swh_Latn", "sin_Sinh", "yor_Latn", "que_Latn", "deu_Latn")
 SIZE = {"epochs": 12, "hidden": 512}  # smaller than a single run's, so that hundreds fit into an hour
-NO_RIVALS = ("oracle filter", "oracle translation", "no dictionary", "string overlap")  # references, not methods to beat
+METHODS = adaptive.METHODS | baselines.METHODS
+# What a method is not to beat, but to stand beside: references, and its own parts.
+NO_RIVALS = ("oracle filter", "oracle translation", "no dictionary", "string overlap", *adaptive.METHODS)
 WITHOUT_PARALLEL = ("no dictionary", "string overlap", "oracle translation", "M2M projector", "uCLIP projector")
 
 
@@ -124,7 +126,7 @@ def _corrupted_queries(corpus: Corpus, features, run: Run) -> Corpus:
 
 def recipe_of(run: Run) -> Recipe:
     """The method's recipe in the study's size, with what tuning chose at the nearest noise, and the run's own changes."""
-    recipe = baselines.METHODS[run.method][1]
+    recipe = METHODS[run.method][1]
     return replace(recipe, **changed(SIZE | baselines.tuned(run.method, run.condition.rate) | json.loads(run.changes)))
 
 
@@ -149,7 +151,7 @@ def make(run: Run, root: Path | None = None) -> records.Record:
 
     def fill(folder: Path) -> None:
         try:
-            scores = baselines.METHODS[run.method][0](task, recipe)
+            scores = METHODS[run.method][0](task, recipe)
         except baselines.NotApplicable as reason:
             (folder / "not_applicable.txt").write_text(str(reason))
             scores = pd.DataFrame(columns=list(SCORE_COLUMNS))
@@ -268,4 +270,4 @@ def cells(scores: pd.DataFrame, condition: Condition) -> dict[str, pd.DataFrame]
     rows = scores[scores.condition == str(condition)]
     if condition != CLEAN:
         rows = pd.concat([rows, scores[scores.method.isin(WITHOUT_PARALLEL)]])
-    return {method: part for method in baselines.METHODS if len(part := rows[rows.method == method])}
+    return {method: part for method in METHODS if len(part := rows[rows.method == method])}

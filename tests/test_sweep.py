@@ -1,6 +1,11 @@
 """The study: what is planned, what a run trains on, that it resumes, and that validation is as noisy as training."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +115,31 @@ def test_several_processes_make_what_one_makes(tmp_path):
     alone = [sweep.make(run).scores for run in runs]
     together = sweep.make_all(runs, root=tmp_path / "again", workers=2)
     assert all(a.equals(record.scores) for a, record in zip(alone, together, strict=True))
+
+
+def test_workers_end_with_the_process_that_began_them():
+    code = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from xmalign_lab import sweep
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=sweep._quiet)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600)
+    time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    for _ in range(300):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker lived on")
 
 
 def test_a_failing_run_is_named(monkeypatch):

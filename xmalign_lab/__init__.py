@@ -4,16 +4,18 @@
     languages    one code system (swh_Latn), script, family, resource tier
     profile      smoke | small | full: pick(), seeding, device, paths
     similarity   tiled exact top-k and ranks, CSLS, margins: the only home of nearest neighbours (counting: its kernels)
-    schedules    a number as a function of training progress
+    schedules    a number as a function of training progress and of the batch
     corpora      scenes (procedural), emoji (CLDR × images), tables (your own), parallel, labelled, lexicons
     encoders     classic (no weights), static (word vectors), tiny (from scratch); Features and their cache
     pairs        confidence, thresholds, mining, augmenting, noise: all Pairs → Pairs
-    losses       functions of a similarity matrix, a mask of positives and a temperature
+    losses       functions of a similarity matrix, a mask of positives and a temperature; regularisers; an adversary
+    ridge        a map in closed form, and what it says of a family that it was not shown
     model        heads and the Aligner
-    train        Recipe, train(): a generator of steps; fit() drains it (batches: what a step sees)
+    recipe       Recipe: terms, schedules, stages; everything that decides a run
+    train        train(): a generator of steps; fit() drains it (batches: what a step sees)
     records      run folders: the only source of any number shown
     evaluate     retrieval, words, transfer, space: one value per query; significance; means and tests in the report
-    study        folds and tasks; baselines: methods as recipes; sweep: methods × noise × parallel text
+    study        folds and tasks; baselines, adaptive: methods as recipes; sweep: methods × noise × parallel text
     projection   PCA and UMAP as added columns
     plots        pure functions → plotly figures; curves: the study's; pictures: HTML with thumbnails; style: their look
     widgets      the interactive twins of the plots

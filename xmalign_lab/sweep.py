@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -194,7 +195,9 @@ def make_all(runs: Sequence[Run], root: Path | None = None, workers: int | None 
 
 
 def _quiet() -> None:
+    """Begin a worker: no bars of its own, and no life after its parent's, which would keep a core busy unseen."""
     os.environ["TQDM_DISABLE"] = "1"
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def collect(runs: Sequence[Run], found: Sequence[records.Record]) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from xmalign_lab.recipe import TERMS, Recipe, View, plain, unplain
 from xmalign_lab.schedules import Individual, PerPair, Schedule
 
 SAVE_SECONDS = 20.0
+MOST_RANKED = 256  # rows that an effective rank is taken of, some ten times a run: it is a singular value decomposition
 
 
 class Collapsed(RuntimeError):
@@ -66,7 +67,7 @@ class Step:
     """What one step did, and the state after it.
 
     `terms` by name (`relation/term` and `total`); `tau`, the mean one where pairs have their own; `coefficients`: attraction,
-    repulsion and `weight/term`; `statistics` of the batch, with the effective rank at the end of an epoch. After an `Edit`
+    repulsion and `weight/term`; `statistics` of the batch, with the effective rank some ten times a run. After an `Edit`
     that cannot be, the same step comes back with the reason in `refused`, and nothing has changed.
     """
 
@@ -223,8 +224,9 @@ def _one_step(state: State, recipe: Recipe, stage: str, inputs: Mapping, batches
     loss.backward()
     state.optimiser.step()
     state.step += 1
-    if state.step % batches.per_epoch == 0:
-        statistics["effective rank"] = effective_rank(torch.cat(list(encoded.values())).detach().numpy())
+    if state.step % (batches.per_epoch * max(1, recipe.epochs // 10)) == 0:
+        rows = torch.cat(list(encoded.values())).detach()
+        statistics["effective rank"] = effective_rank(rows[:: max(1, len(rows) // MOST_RANKED)].numpy())
     terms["total"] = float(loss.detach())
     coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
     epoch, done = state.step / batches.per_epoch, state.step / total

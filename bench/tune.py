@@ -28,6 +28,7 @@ UNTRAINED = (
     "Procrustes",
     "Procrustes, words",
     "kernel ridge",
+    "adaptive",
 )
 
 

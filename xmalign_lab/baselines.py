@@ -338,9 +338,9 @@ def _only(corpus: Corpus, texts: np.ndarray) -> Corpus:
 def tuned(method: str, rate: float) -> dict:
     """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe.
 
-    The oracle filter leaves no noise, so it is trained as constant τ is without any.
+    The oracle filter leaves no noise and the adaptive method little, so they are trained as constant τ is without any.
     """
-    method, rate = ("constant τ", 0.0) if method == "oracle filter" else (method, rate)
+    method, rate = ("constant τ", 0.0) if method in ("oracle filter", "adaptive") else (method, rate)
     chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
 

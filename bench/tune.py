@@ -15,7 +15,7 @@ import sys
 import optuna
 import pandas as pd
 
-from xmalign_lab import baselines, profile, sweep
+from xmalign_lab import adaptive, baselines, profile, sweep
 from xmalign_lab.evaluate.retrieval import per_query
 
 TRIALS, LANGUAGE = 8, "deu_Latn"
@@ -28,7 +28,7 @@ UNTRAINED = (
     "Procrustes",
     "Procrustes, words",
     "kernel ridge",
-    "adaptive",
+    *adaptive.METHODS,
 )
 
 

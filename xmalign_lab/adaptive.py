@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from xmalign_lab import ridge, similarity
-from xmalign_lab.baselines import NotApplicable, clip, contrastive
+from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge
 from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.static import leading
@@ -100,6 +100,12 @@ def adaptive(task: Task, recipe: Recipe) -> pd.DataFrame:
     return contrastive(judged(task), recipe)
 
 
+def adaptive_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """Kernel ridge regression onto the teacher's space, on pairs that earn their weight (`judged`): no gradient at all."""
+    return kernel_ridge(judged(task), recipe)
+
+
 METHODS = {
     "adaptive": (adaptive, clip(name="adaptive")),
+    "adaptive ridge": (adaptive_ridge, clip(name="adaptive ridge")),
 }

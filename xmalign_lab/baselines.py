@@ -263,7 +263,10 @@ def refined(source: np.ndarray, target: np.ndarray, seed: np.ndarray, rounds: in
 
 
 def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
-    """Each target language's n-grams onto the teacher's vectors of the translations, in closed form (`ridge.fit`)."""
+    """Each target language's n-grams onto the teacher's vectors of the translations, in closed form (`ridge.fit`).
+
+    A pair counts with its weight.
+    """
     if not len(task.parallel):
         raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: nothing to regress on")
     master, family = teacher(task, recipe), task.corpus.lookup("family")
@@ -272,7 +275,8 @@ def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
     for target in task.targets:
         rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
         goal = master.encode_text(_rows(task, "text", rows.left.to_numpy()))
-        learned, _ = ridge.fit(task.features["text"].take(rows.right), goal, rows.left.map(family).to_numpy())
+        families, weight = rows.left.map(family).to_numpy(), rows.weight.to_numpy(float)
+        learned, _ = ridge.fit(task.features["text"].take(rows.right), goal, families, weight)
         queries = _texts(task.asked, target).ids
         mapped.append(Features(queries, learned(task.features["text"].take(queries))))
     space = Features(pictures, master.encode_image(_rows(task, "image", pictures)))

@@ -40,11 +40,11 @@ def numbers(emoji: dict, speed: dict) -> str:
 
 def study(folder: Path) -> str:
     """The study's main table, 40 % random noise, and how it was made, as Markdown."""
-    facts = json.loads((folder / "facts.json").read_text())
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
     return (
         f"{table.strip()}\n\nFive folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} "
-        f"runs of {facts['seconds per run']:.0f} s on average on one core of {facts['environment']['machine']}, {facts['date']}. "
+        f"runs of {facts['seconds per run']:.0f} s on average on one core of {facts['environment']['machine']}, {facts['date']}, commit {facts['commit']}. "
         "Printed by `make study FINAL=1`."
     )
 

@@ -133,11 +133,14 @@ def test_splits_never_divide_a_family_and_test_each_once(families):
 
 def test_split_sizes_are_about_a_fifth_and_a_tenth():
     rows = pd.DataFrame({"id": range(2000), "group": range(2000), "text": "a", "lang": "eng_Latn"})
-    share = split_by_family(Corpus(rows), 0).rows.split.value_counts(normalize=True)
+    corpus = Corpus(rows)
+    share = split_by_family(corpus, 0).rows.split.value_counts(normalize=True)
     assert share["test"] == pytest.approx(0.2, abs=0.04)
     assert share["validation"] == pytest.approx(0.08, abs=0.03)
+    chosen = [set(split_by_family(corpus, fold).where_rows(split="validation").rows.family) for fold in range(5)]
+    assert sum(map(len, chosen)) == len(set.union(*chosen)), "a family is validation in one fold at most"
     with pytest.raises(ValueError, match="fold must be 0 … 4, not 5"):
-        split_by_family(Corpus(rows), 5)
+        split_by_family(corpus, 5)
 
 
 def test_pairs_are_filled_and_checked():

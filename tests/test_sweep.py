@@ -195,3 +195,20 @@ def test_the_smoke_study_has_what_notebook_08_shows():
         assert {str(r.condition) for r in runs if r.method == method} >= {"clean", "random noise 40%", "text 10%"}
     assert {"oracle filter", "no dictionary"} < {r.method for r in runs}
     assert {str(r.condition) for r in runs} == {"clean", "random noise 40%", "translation noise 40%", "text 10%", "text 0%"}
+
+
+def test_every_method_takes_as_many_steps_whatever_pairs_it_has(monkeypatch):
+    seen = []
+    monkeypatch.setitem(
+        sweep.METHODS, "spy", (lambda task, recipe: seen.append(recipe.per_epoch) or 1 / 0, sweep.METHODS["M-CLIP"][1])
+    )
+    for condition in (CLEAN, Condition(rate=0.4), Condition(text=0.1)):
+        with pytest.raises(ZeroDivisionError):
+            sweep.make(Run("spy", condition, 0, changes='{"batch_pairs": 50}', **SCENES))
+    assert len(set(seen)) == 1 and seen[0] > 1
+
+
+def test_on_validation_methods_that_ran_on_clean_queries_stand_beside_no_noisy_ones():
+    base = pd.DataFrame({"method": ["constant τ", "string overlap"], "condition": ["random noise 40%", "clean"]})
+    assert set(sweep.cells(base.assign(part="test"), NOISE[0])) == {"constant τ", "string overlap"}
+    assert set(sweep.cells(base.assign(part="validation"), NOISE[0])) == {"constant τ"}

@@ -77,7 +77,8 @@ def teacher(task: Task, recipe: Recipe) -> Aligner:
 
     Recorded, because the methods of one fold share it whatever the noise in the parallel text.
     """
-    recipe = clip(name="teacher", epochs=recipe.epochs, hidden=recipe.hidden, dim=recipe.dim, batch_pairs=recipe.batch_pairs)
+    sizes = {name: getattr(recipe, name) for name in ("epochs", "per_epoch", "batch_pairs", "hidden", "dim")}
+    recipe = clip(name="teacher", **sizes)
     recipe = _seeded(recipe, task)
 
     def run(folder: Path) -> None:

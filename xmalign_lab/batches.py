@@ -52,7 +52,7 @@ class Batches:
     hub. What is positive within a batch is looked up in the belief, never assumed from a diagonal.
     """
 
-    def __init__(self, features: Mapping[str, Features], pairs: Pairs, size: int, per_epoch: int | None = None):
+    def __init__(self, features: Mapping[str, Features], pairs: Pairs, size: int, per_epoch: int = 0):
         rows = pairs.rows[pairs.rows.weight > 0]
         if rows.empty:
             raise CorpusError("pairs: no pair has a weight above 0, so there is nothing to train on")

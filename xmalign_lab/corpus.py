@@ -196,7 +196,8 @@ def fold_of(family: str, folds: int = 5) -> int:
 def split_by_family(corpus: Corpus, fold: int, folds: int = 5, validation: float = 0.1) -> Corpus:
     """Fill `split` with train, validation and test; a family is never divided.
 
-    Fold `fold` is the test set; of the other families a tenth (by another hash) is validation.
+    Fold `fold` is the test set; of the other families a tenth (by another hash) is validation, each in one fold at most, so
+    that the validation families of all folds can be pooled.
     """
     if not 0 <= fold < folds:
         raise ValueError(f"fold must be 0 … {folds - 1}, not {fold}")
@@ -204,7 +205,10 @@ def split_by_family(corpus: Corpus, fold: int, folds: int = 5, validation: float
     def part(family: str) -> str:
         if fold_of(family, folds) == fold:
             return "test"
-        return "validation" if hashed_fraction(f"validation {fold} {family}") < validation else "train"
+        place = hashed_fraction(f"validation {family}") * (folds - 1)  # among the folds that do not test it
+        others = [other for other in range(folds) if other != fold_of(family, folds)]
+        chosen = others[int(place)] == fold and place % 1 < validation * (folds - 1)
+        return "validation" if chosen else "train"
 
     of_family = {family: part(family) for family in corpus.rows.family.unique()}
     return replace(corpus, rows=corpus.rows.assign(split=corpus.rows.family.map(of_family)))

@@ -91,6 +91,7 @@ class Recipe:
 
         L = Σ over relations of  α(t, B) · attraction + β(t, B) · repulsion + Σ λ(A) · regulariser
 
+    An epoch has `per_epoch` steps, or as many as batches of about `batch_pairs` pairs make of the data (0).
     `terms` weighs losses by name, with numbers or Schedules (λ, such as `Fading`), `relations` weighs the sources of the
     pairs (1 where not named). `attraction` α and `repulsion` β are the two halves of "info_nce" (`losses.contrastive`),
     with `hardness` and `ambiguity`; `temperature` is a Schedule, or its start value is learned with `learn_temperature`;
@@ -104,6 +105,7 @@ class Recipe:
     seed: int = 0
     epochs: int = 40
     batch_pairs: int = 2000
+    per_epoch: int = 0
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
     warmup: float = 0.1

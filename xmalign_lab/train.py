@@ -120,7 +120,7 @@ def train(
     first step: an unknown id, an empty table of pairs or a relation that mixes modalities raises `CorpusError`.
     """
     profile.keep_memory()
-    batches = _by_threshold(features, pairs, recipe.batch_pairs)
+    batches = _by_threshold(features, pairs, recipe)
     everything = batches(0.0)
     state = state or initial_state(recipe, features, everything)
     total = recipe.epochs * everything.per_epoch
@@ -147,7 +147,7 @@ def train(
     return state
 
 
-def _by_threshold(features: Mapping[str, Features], pairs: Pairs, size: int) -> Callable[[float], Batches]:
+def _by_threshold(features: Mapping[str, Features], pairs: Pairs, recipe: Recipe) -> Callable[[float], Batches]:
     """The batches of the pairs whose score is not below a threshold, always as many of them as without one."""
     known: dict[float, Batches] = {}
 
@@ -157,10 +157,10 @@ def _by_threshold(features: Mapping[str, Features], pairs: Pairs, size: int) -> 
             for source in set(pairs.sources) - set(kept.sources):
                 best = pairs.rows.score[pairs.rows.source == source].max()
                 raise CorpusError(f"threshold {threshold:g} keeps no pair of {source!r}, whose highest score is {best:.3g}")
-            known[threshold] = Batches(features, kept, size, known[0.0].per_epoch if known else None)
+            known[threshold] = Batches(features, kept, recipe.batch_pairs, known[0.0].per_epoch)
         return known[threshold]
 
-    known[0.0] = Batches(features, pairs, size)
+    known[0.0] = Batches(features, pairs, recipe.batch_pairs, recipe.per_epoch)
     return batches
 
 
@@ -336,7 +336,7 @@ def load_state(folder: Path, recipe: Recipe, features: Mapping[str, Features], p
     """The state saved in `folder`, and its rows; going on from it equals never having stopped."""
     saved = json.loads((folder / "state.json").read_text())
     tensors = load_file(folder / f"state-{saved['step']}.safetensors")
-    batches = Batches(features, pairs, recipe.batch_pairs)
+    batches = Batches(features, pairs, recipe.batch_pairs, recipe.per_epoch)
     state = initial_state(recipe, features, batches)
     state.recipe, state.step, state.schedule = Recipe.from_json(saved["recipe"]), saved["step"], saved["schedule"]
     _add_adversaries(state, batches)

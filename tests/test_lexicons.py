@@ -21,14 +21,24 @@ def write(path, text):
 
 
 def test_tabs_spaces_and_several_translations(tmp_path):
-    path = write(
-        tmp_path / "a.txt", "\ufeffthe die\r\nthe\tder\nice cream\tEis am Stiel\nice\u00a0age  Eiszeit\nthe die\nfu\u0308r for"
-    )
-    lexicon = lexicons.read_lexicon(path)
-    assert lexicons.translations(lexicon) == {
-        **{"the": ["die", "der"], "ice cream": ["Eis am Stiel"], "ice\u00a0age": ["Eiszeit"], "für": ["for"]}
-    }
+    tabs = "\ufeffthe\tdie\r\nthe\tder\nice cream\tEis am Stiel\nthe\tdie\nfu\u0308r\tfor"
+    lexicon = lexicons.read_lexicon(write(tmp_path / "a.txt", tabs))
+    assert lexicons.translations(lexicon) == {"the": ["die", "der"], "ice cream": ["Eis am Stiel"], "für": ["for"]}
     assert lexicon.attrs["empty"] == 0 and lexicon.attrs["repeated"] == 1
+    spaces = lexicons.read_lexicon(write(tmp_path / "b.txt", "\ufeffthe die\r\nice\u00a0age  Eiszeit\nthe die\nfu\u0308r for"))
+    assert lexicons.translations(spaces) == {"the": ["die"], "ice\u00a0age": ["Eiszeit"], "für": ["for"]}
+
+
+def test_once_a_file_has_a_tab_a_space_parts_no_pair(tmp_path):
+    lexicon = lexicons.read_lexicon(write(tmp_path / "a.txt", "ice cream\nDad\tBaba\nword\nthree small words\n"))
+    assert lexicon.to_dict("list") == {"source": ["Dad"], "target": ["Baba"]} and lexicon.attrs["empty"] == 3
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(CorpusError, match="load does not know 'mouse'; known are muse, panlex, xling_eval, afromt$"):
+        lexicons.load("mouse", "en", "de")
+    with pytest.raises(CorpusError, match="load_alignments does not know 'muse'; known are xlwa, awesome$"):
+        lexicons.load_alignments("muse", "en", "de")
 
 
 def test_lines_that_lack_a_side_are_skipped_and_counted(tmp_path):

@@ -53,13 +53,14 @@ def test_the_study_block_is_the_recorded_table_and_says_how_it_was_made(tmp_path
         "conditions": ["clean", "text 10%"],
         "runs": 90,
         "seconds per run": 7.6,
+        "commit": "abc1234",
         "date": "2026-01-02",
         "environment": {"machine": "2 cores"},
     }
     (tmp_path / "facts.json").write_text(json.dumps(facts))
     block = readme.study(tmp_path)
     assert block.startswith("| a | M-CLIP | 0.15 |")
-    assert "test families; run: clean, text 10%; 90 runs of 8 s on average on one core of 2 cores, 2026-01-02" in block
+    assert "test families; run: clean, text 10%; 90 runs of 8 s on average on one core of 2 cores, 2026-01-02, commit abc1234" in block
 
 
 def test_only_the_marked_block_changes_and_twice_is_once():

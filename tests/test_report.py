@@ -227,13 +227,13 @@ def test_html_is_well_formed_and_safe(three):
     page = ElementTree.fromstring(three.to_html())
     cells = ["".join(cell.itertext()) for cell in page.find("table").iter("td")]
     assert len(cells) == 3 * 5 and cells[11] == "<whole> \\ {x}" and cells[12].endswith("]a,b")
-    assert len(page.findall(".//table")) == 2 and "all 9 tests" in "".join(page.itertext())
+    assert len(page.findall(".//table")) == 2 and "all: 9 tests" in "".join(page.itertext())
     assert three._repr_html_() == three.to_html() and "color" not in three.to_html(), "the page's own ink, light or dark"
 
 
 def test_what_cannot_be_compared_is_an_error():
     one = method(0.2, 1)
-    with pytest.raises(ValueError, match="1 methods"):
+    with pytest.raises(ValueError, match="1 method,"):
         report.compare({"a": one})
     with pytest.raises(ValueError, match="holm, benjamini-hochberg, none"):
         report.compare({"a": one, "b": one}, correction="bonferoni")
@@ -249,3 +249,78 @@ def test_what_cannot_be_compared_is_an_error():
 
 def test_one_family_alone_has_a_mean_and_no_interval():
     assert np.isnan(report.family_bootstrap(np.array([0.5, 1.0]), np.array(["f", "f"]))).all()
+
+
+def test_rows_without_a_family_are_an_error_and_do_not_vanish():
+    one = method(0.2, 1)
+    holes = one.assign(family=one.family.where(one.index != 7))
+    for broken, said in ((holes, "1 of 300 rows without a family"), (one.drop(columns="family"), "no column 'family'")):
+        with pytest.raises(ValueError, match=f"b: {said}"):
+            report.compare({"a": one, "b": broken})
+        with pytest.raises(ValueError, match=f"these scores: {said}"):
+            report.summary(broken)
+    with pytest.raises(ValueError, match="1 of 2 queries have no family"):
+        report.family_bootstrap(np.array([0.5, 1.0]), ["f", None])
+    with pytest.raises(ValueError, match="one family only in swh_Latn"):
+        single = one.assign(family=one.family.where(one.lang != "swh_Latn", "f"))
+        report.compare({"a": single, "b": single})
+    assert np.isnan(report.family_bootstrap(np.array([0.5, np.nan]), ["f", "g"])).all()
+
+
+def test_the_caption_gives_the_single_test_and_the_corrected_one_apart(three):
+    tests, power = three.tests, 0.8
+    error = tests.smallest / significance.detectable(1)
+    assert tests.smallest_corrected.tolist() == pytest.approx([significance.detectable(e, 0.05 / 9, power) for e in error])
+    alone, corrected = (f"{of.min():.2g}–{of.max():.2g}" for of in (tests.smallest, tests.smallest_corrected))
+    assert f"in a single test, uncorrected: {alone}; for a letter, at α / 9, the hardest step" in three.caption
+    assert f"of the correction: {corrected}. Protocol" in three.caption
+    assert (three.readable_tests().smallest_corrected > three.readable_tests().smallest).all()
+    loose = report.compare({"a": method(0.9, 1), "b": method(0.6, 2)}, correction="none", draws=300)
+    assert loose.tests.smallest_corrected.tolist() == pytest.approx(loose.tests.smallest.tolist())
+    assert "for a letter" not in loose.caption
+
+
+def test_queries_are_counted_by_language_where_they_differ():
+    few = pd.concat([method(0.2, 1, ["sin_Sinh"]), method(0.2, 2, ["swh_Latn"], queries=40)])
+    assert "150 queries in 120 families (sin_Sinh), 40 queries in 20 families (swh_Latn);" in report.protocol(few)
+    found = report.compare({"a": few, "b": few.assign(rank=few["rank"] + 1)}, draws=300)
+    assert "40 queries in 20 families (swh_Latn)" in found.protocol and "The column mean averages over languages" in found.caption
+    same = report.compare({"a": method(0.2, 1), "b": method(0.2, 2)}, draws=300)
+    assert "; 150 queries in 120 families;" in same.protocol and "The column mean" not in same.caption
+    other = method(0.2, 1)  # as many in each, but not the same
+    other["query"] = other.lang + other["query"]
+    assert "150 queries in 120 families (sin_Sinh, swh_Latn);" in report.protocol(other)
+    alone = report.compare({"a": few, "b": few.assign(rank=few["rank"] + 1)}, langs="swh_Latn", draws=300)
+    assert alone.table.lang.unique().tolist() == ["swh_Latn"] and "; 40 queries in 20 families;" in alone.protocol
+
+
+def test_references_are_never_bold_and_do_not_stand_in_the_way():
+    tables = {"upper bound": method(-2.0, 5), "ours": method(-0.6, 3), "clip": method(0.9, 1)}
+    cells = {
+        of: [line.count("**") for line in report.compare(tables, draws=500, references=of).to_markdown().splitlines()[2:5]]
+        for of in ((), "upper bound", ("upper bound", "ours"))
+    }
+    assert cells == {(): [6, 0, 0], "upper bound": [0, 6, 0], ("upper bound", "ours"): [0, 0, 0]}
+    found = report.compare(tables, draws=500, references=["upper bound"])
+    assert found.references == ("a",) and "the second best, both among the rows other than a." in found.caption
+    assert found.table.query("letter == 'a'").beats.tolist() == [("b", "c")] * 3, "tested like the others"
+    with pytest.raises(ValueError, match="references: no method 'chance'; there are upper bound, ours, clip"):
+        report.compare(tables, references=["chance"])
+
+
+def test_greek_letters_are_mathematics_in_latex():
+    text = report.compare({"τ = 0.07, λ × α": method(0.9, 1), "Δ ≥ ±1": method(0.6, 2)}, draws=300).to_latex()
+    assert r"$\tau$ = 0.07, $\lambda$ $\times$ $\alpha$" in text and r"$\Delta$ $\geq$ $\pm$1" in text
+    assert (
+        report.LATEX[ord("ω")] == r"$\omega$"
+        and report.LATEX[ord("Ω")] == r"$\Omega$"
+        and report.LATEX[ord("ε")] == r"$\varepsilon$"
+    )
+
+
+def test_one_is_not_many():
+    one, other = method(0.2, 1, ["swh_Latn"]), method(0.1, 2, ["swh_Latn"])
+    found = report.compare({"a": one, "b": other[other["query"] != "q149"]}, draws=300)
+    assert "over 1 test: holm" in found.caption and "; 1 query left out" in found.caption and "all: 1 test<" in found.to_html()
+    assert "galleries of 1 item, mean over google; 1 query in 1 family;" in report.protocol(scores({"google": [1]}, size=1))
+    assert report._count(1911, "query") == "1,911 queries"

@@ -139,7 +139,7 @@ def test_a_resample_written_out():
     values, families = np.array([[1.0, 2, 6], [0, np.nan, 3]]), ["x", "x", "y"]
     means = s.bootstrap_means(values, families, 200)  # xx, xy, yy
     assert {tuple(row) for row in means.round(9)} == {(1.5, 0), (3, 1.5), (6, 3)}
-    asked = s.bootstrap_means([[1.0, np.nan]], ["x", "y"], 200)[:, 0]
+    asked = s.bootstrap_means([[1.0, np.nan], [1, 2]], ["x", "y"], 200)[:, 0]
     assert 0.1 < np.isnan(asked).mean() < 0.4 and set(asked[~np.isnan(asked)]) == {1}, "a draw that asked nothing has no mean"
     assert s.reading(asked, 1.0) == (1, 1, 1, pytest.approx(1 / (1 + np.sum(~np.isnan(asked)))))
     flips = s.flipped_means(values[:1], families, 200)
@@ -242,6 +242,31 @@ def test_what_cannot_be_tested_is_an_error():
         s.paired_bootstrap(ones, np.array([1, 2, 3, np.inf]), [1, 2, 3, 4])
     with pytest.raises(ValueError, match="at least two are needed"):
         s.mixed_bootstrap(ones[None], ones[None], [1, 2, 3, 4])
+
+
+def test_queries_that_nobody_asked_bring_no_family_with_them():
+    rng, hole = np.random.default_rng(11), np.nan
+    families = clustered(rng)
+    values = reciprocal_ranks(rng, families)
+    more = np.concatenate([values, np.full((2, 30), hole)], axis=1), np.concatenate([families, 1000 + np.arange(30)])
+    assert s.standard_error(more[0][0], more[1]) == s.standard_error(values[0], families)
+    np.testing.assert_array_equal(s.bootstrap_means(*more, 50), s.bootstrap_means(values, families, 50))
+    np.testing.assert_array_equal(s.flipped_means(*more, 50), s.flipped_means(values, families, 50))
+    one = np.array([1.0, 0.5, hole, hole]), np.zeros(4), ["x", "x", "y", "z"]
+    for test in (s.paired_bootstrap, s.paired_permutation, s.smallest_difference):
+        with pytest.raises(ValueError, match="one family only"):
+            test(*one)
+    with pytest.raises(ValueError, match="one family only"):
+        s.standard_error(one[0], one[2])
+    with pytest.raises(ValueError, match="one family only"):
+        s.mixed_bootstrap(np.tile(one[0], (3, 1)), np.zeros((3, 4)), one[2])
+
+
+@pytest.mark.parametrize("families", [["x", None, "y"], ["x", np.nan, "y"], np.array([1, np.nan, 2])])
+def test_a_missing_family_is_an_error_and_no_family_of_its_own(families):
+    for test in (s.paired_bootstrap, s.paired_permutation, s.smallest_difference):
+        with pytest.raises(ValueError, match="1 of 3 queries have no family"):
+            test(np.ones(3), np.zeros(3), families)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(0, 99))

@@ -60,14 +60,14 @@ def test_induction_against_brute_force(csls):
 def test_words_without_a_vector_are_skipped_or_missed_and_counted():
     gold = {"maji": ["water"], "jua": ["sun"], "moto": ["fire"]}  # jua has no vector, fire has none
     sides = (UNIT[:2], ["maji", "moto"], UNIT[:2], ["water", "sun"])
-    skipped, missed = (induction(*sides, gold, missing=how) for how in ("skip", "miss"))
+    skipped, missed = (induction(*sides, gold, k=(1, 2), missing=how) for how in ("skip", "miss"))
     assert skipped["query"].tolist() == ["maji"] and skipped["P@1"].mean() == 1
     assert missed["query"].tolist() == ["maji", "jua", "moto"] and missed["P@1"].tolist() == [1, 0, 0]
     assert skipped.attrs["missing words"] == missed.attrs["missing words"] == 2 and missed.attrs["gold words"] == 3
     with pytest.raises(ValueError, match="missing is 'drop'; known are 'skip' and 'miss'"):
         induction(*sides, gold, missing="drop")
     with pytest.raises(ValueError, match="none of the 1 gold words has a vector on both sides"):
-        induction(*sides, {"jua": ["sun"]})
+        induction(*sides, {"jua": ["sun"]}, k=(1,))
 
 
 def test_a_word_twice_in_a_vocabulary_raises():
@@ -75,6 +75,41 @@ def test_a_word_twice_in_a_vocabulary_raises():
         induction(UNIT[:1], ["jua"], UNIT[:3], ["sun", "moon", "sun"], {"jua": ["sun"]})
     with pytest.raises(ValueError, match="source: 2 vectors but 1 words"):
         induction(UNIT[:2], ["jua"], UNIT[:1], ["sun"], {"jua": ["sun"]})
+
+
+@pytest.mark.parametrize("k", [(), (0,), (1, 4), (-1, 2)])
+def test_k_beyond_the_vocabulary_raises(k):
+    with pytest.raises(ValueError, match="each must be from 1 to the 3 target words"):
+        induction(UNIT[:1], ["jua"], UNIT[:3], ["sun", "moon", "star"], {"jua": ["sun"]}, k=k)
+
+
+def test_a_text_is_no_list_of_translations():
+    with pytest.raises(ValueError, match="the translations of 'jua' are the text 'sun'; give a list of words"):
+        induction(UNIT[:1], ["jua"], UNIT[:3], ["s", "u", "n"], {"jua": "sun"}, k=(1,))
+
+
+@given(st.integers(0, 10_000), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_ties_are_the_mean_rank_whatever_the_order(seed, csls):
+    rng = np.random.default_rng(seed)
+    source, target = np.eye(4)[rng.integers(4, size=6)], np.eye(4)[rng.integers(4, size=25)]  # ties everywhere
+    left, right = [f"s{i}" for i in range(6)], np.array([f"t{i}" for i in range(25)])
+    gold = {word: list(right[rng.integers(25, size=1 + rng.integers(4))]) for word in left}
+    table = induction(source, left, target, list(right), gold, csls, k=(1, 2, 5, 25))
+    order = rng.permutation(25)
+    pd.testing.assert_frame_equal(table, induction(source, left, target[order], list(right[order]), gold, csls, k=(1, 2, 5, 25)))
+    penalty = similarity.csls_penalty(similarity.unit(source), similarity.unit(target)) if csls else None
+    for i, word in enumerate(left):
+        known = np.isin(right, gold[word])
+        sides = similarity.unit(source[[i]]), similarity.unit(target), np.array([True]), known
+        rank = similarity.ranks(*sides, penalty)[0]
+        assert table.loc[i, "P@1":].tolist() == [float(rank <= n) for n in (1, 2, 5, 25)]
+
+
+def test_vectors_that_are_all_alike_find_nothing():
+    names = [f"w{i}" for i in range(30)]
+    table = induction(np.ones((30, 3)), names, np.ones((30, 3)), names, {name: [name] for name in names})
+    assert not table[["P@1", "P@5", "P@10"]].to_numpy().any()
 
 
 # Source 0 and 1 both prefer target 0; target 2 prefers source 1.

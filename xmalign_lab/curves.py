@@ -29,7 +29,7 @@ LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for 
     "Reimers–Gurevych": ("#D9849B", "x", "dash"),
     "Procrustes": ("#4F5D1E", "star", "solid"),
     "Procrustes, words": ("#76842B", "star-square", "dashdot"),
-    "kernel ridge": ("#8A5A00", "pentagon", "solid"),
+    "kernel ridge": ("#8A5A00", "bowtie", "solid"),
     "adaptive": ("#00695C", "star-diamond", "solid"),
     "adaptive ridge": ("#2E9C8A", "star-triangle-up", "dash"),
     "translate-test": ("#A3A94A", "hexagon", "dash"),
@@ -40,7 +40,7 @@ LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for 
     "oracle filter": ("#111111", "diamond-open", "dash"),
     "oracle translation": ("#444444", "hexagon-open", "dash"),
 }
-OTHER = ("#1F5C5C", "pentagon", "solid")  # whatever is no method of `baselines.METHODS`
+OTHER = ("#1F5C5C", "pentagon", "solid")  # whatever is no method of `sweep.METHODS`
 FLAT = "no dictionary"  # nothing that is done to parallel text changes it
 DOTS = {"color": QUIET, "dash": "dot", "width": 1.6}
 PLACES = {1.0: 2.0, 0.1: 1.0, 0.01: 0.0, 0.0: -1.2}  # log10 of per cent; none at all has no logarithm and stands apart

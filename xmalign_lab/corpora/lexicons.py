@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from xmalign_lab.corpora.lines import Root, choose, lines
+from xmalign_lab.corpora.lines import Root, choose, lines, sources
 from xmalign_lab.corpus import CorpusError
 
 LINK = re.compile(r"(\d+)([-p])(\d+)")
@@ -37,19 +37,22 @@ def load(name: str, source: str, target: str, split: str | None = None, root: Ro
     `split` is needed where there are several: MUSE's 'train' and 'test' ('' is the full one), xling_eval's
     'train.freq.5k' and 'test.freq.2k'. Raises `CorpusError` listing what is there if the choice is none or not unique.
     """
-    return read_lexicon(_one(name, source, target, split, root))
+    return read_lexicon(_one(name, source, target, split, root, "load"))
 
 
 def read_lexicon(path: str | Path) -> pd.DataFrame:
     """A dictionary file as a table `source, target`, one row per translation: a word may have several.
 
-    A line is `word<TAB>translation`, or, as in MUSE's files, two words with white space between them. `attrs` counts what
-    was skipped: `empty` lines that lack a side, and `repeated` pairs. Raises `CorpusError` for other lines.
+    A line is `word<TAB>translation`, or, in a file without any tab, as some of MUSE's, two words with spaces between them.
+    `attrs` counts what was skipped: `empty` lines that lack a side (where others have a tab, those without one), and
+    `repeated` pairs. Raises `CorpusError` for other lines.
     """
     path, pairs, empty, repeated = Path(path), {}, 0, 0
-    for number, line in enumerate(lines(path), 1):
-        cells = line.split("\t") if "\t" in line else _words(line)
-        if len(cells) != 2 and line.strip():
+    found = lines(path)
+    tabs = any("\t" in line for line in found)
+    for number, line in enumerate(found, 1):
+        cells = line.split("\t") if tabs else _words(line)
+        if len(cells) != 2 and line.strip() and not (tabs and len(cells) == 1):
             raise CorpusError(f"{path}, line {number}: {len(cells)} cells; a line is a word, a tab and its translation")
         pair = tuple(cell.strip() for cell in cells)
         if len(pair) != 2 or not all(pair):
@@ -73,7 +76,7 @@ def translations(lexicon: pd.DataFrame) -> dict[str, list[str]]:
 
 def load_alignments(name: str, source: str, target: str, split: str | None = None, root: Root = None) -> list[AlignedSentence]:
     """The sentences of 'xlwa' (splits train, validation, test) or 'awesome' (one set per pair), aligned by hand."""
-    path = _one(name, source, target, split, root)
+    path = _one(name, source, target, split, root, "load_alignments")
     return read_alignments(path) if name == "xlwa" else read_alignments(path, path.with_suffix(".gold"), first=1)
 
 
@@ -107,8 +110,11 @@ def read_alignments(path: str | Path, gold: str | Path | None = None, first: int
     return found
 
 
-def _one(name: str, source: str, target: str, split: str | None, root: Root) -> Path:
-    """The one file from `source` into `target`."""
+def _one(name: str, source: str, target: str, split: str | None, root: Root, reader: str) -> Path:
+    """The one file from `source` into `target` of a source that `reader` reads."""
+    known = [listed for listed, row in sources().items() if row.reader == f"lexicons.{reader}"]
+    if name not in known:
+        raise CorpusError(f"{reader} does not know {name!r}; known are {', '.join(known)}")
     chosen = choose(name, [source, target], split, root, pair=True)
     if len(chosen) > 1:
         splits = [file.split for file in chosen]

@@ -21,6 +21,11 @@ TABLE_COLUMNS = "letter method lang metric value low high queries families seeds
 TEST_COLUMNS = "a b lang difference low high p_bootstrap p_permutation smallest".split()
 CORRECTIONS = {"holm": significance.holm, "benjamini-hochberg": significance.benjamini_hochberg, "none": np.asarray}
 LATEX = {char: "\\" + char for char in "&%$#_{}"} | {"→": r"$\to$", "≤": r"$\leq$", "α": r"$\alpha$", "–": "--", "^": r"\^{}"}
+LATEX |= {"≥": r"$\geq$", "×": r"$\times$", "±": r"$\pm$", "−": "$-$", "µ": r"$\mu$"}
+GREEK = "beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon varphi chi psi omega"
+LATEX |= {char: rf"$\{name}$" for char, name in zip("βγδεζηθικλμνξπρστυφχψω", GREEK.split(), strict=True)}
+GREEK = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+LATEX |= {char: rf"$\{name}$" for char, name in zip("ΓΔΘΛΞΠΣΥΦΨΩ", GREEK.split(), strict=True)}
 LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 LATEX = str.maketrans(LATEX)
 
@@ -31,9 +36,10 @@ def family_bootstrap(values: np.ndarray, families: np.ndarray, draws: int = 2000
     Near-copies stand or fall together, so rows would make the interval too narrow (`significance.bootstrap_means`). One
     family says nothing about others: `(nan, nan)`.
     """
-    if len(set(families)) == 1:
+    values, families = np.asarray(values, float), np.asarray(families, object)
+    if len(set(families[~np.isnan(values)])) == 1 and not pd.isna(families).any():
         return np.nan, np.nan
-    means = significance.bootstrap_means(np.asarray(values)[None], families, draws, seed)[:, 0]
+    means = significance.bootstrap_means(values[None], families, draws, seed)[:, 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -43,8 +49,10 @@ def summary(
 ) -> pd.DataFrame:
     """A row per language, direction and metric: value, low, high (95 %, families resampled), queries; median rank too.
 
-    The protocol goes with the table in `attrs["protocol"]`: print it with the numbers.
+    The protocol goes with the table in `attrs["protocol"]`: print it with the numbers. Raises `ValueError` for rows without
+    a family.
     """
+    _with_families(scores)
     rows = []
     for metric in metrics:
         for (lang, direction), part in per_query(scores, metric).groupby(["lang", "direction"]):
@@ -61,16 +69,35 @@ def summary(
 def protocol(scores: pd.DataFrame) -> str:
     """How the numbers were made, in one line: gallery sizes, queries, galleries averaged, tie rule, interval.
 
-    A column `protocol` of the scores says how the ranks were taken; without it, "ties: mean rank".
+    Queries and families are counted by language where not all were asked the same number of the same queries. A column
+    `protocol` of the scores says how the ranks were taken; without it, "ties: mean rank".
     """
     sizes = sorted(scores["size"].unique())
-    size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,}"
+    size = _count(sizes[0], "item") if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,} items"
     galleries = ", ".join(sorted(scores.gallery.unique()))
     ranks = " | ".join(sorted(scores.protocol.unique())) if "protocol" in scores else "ties: mean rank"
-    return (
-        f"galleries of {size} items, mean over {galleries}; {scores['query'].nunique():,} queries in "
-        f"{scores.family.nunique():,} families; {ranks}; intervals: 95 %, bootstrap over families"
-    )
+    columns, langs = ["query", "family"], {}
+    for lang, part in scores.groupby("lang"):
+        langs.setdefault(tuple(part[columns].nunique()), []).append(lang)
+    asked = {made: f"{_count(made[0], 'query')} in {_count(made[1], 'family')}" for made in langs}
+    if list(langs) == [tuple(scores[columns].nunique())]:  # one number for all, and of the same queries
+        counts = next(iter(asked.values()))
+    else:
+        counts = ", ".join(f"{asked[made]} ({', '.join(of)})" for made, of in langs.items())
+    return f"galleries of {size}, mean over {galleries}; {counts}; {ranks}; intervals: 95 %, bootstrap over families"
+
+
+def _count(number: int, noun: str) -> str:
+    """'1 query', '1,911 queries'."""
+    return f"{number:,} {noun if number == 1 else noun.removesuffix('y') + ('ies' if noun.endswith('y') else 's')}"
+
+
+def _with_families(scores: pd.DataFrame, of: str = "these scores") -> None:
+    """`ValueError` unless every row names its family: `per_query` would drop the others in silence."""
+    if "family" not in scores:
+        raise ValueError(f"{of}: no column 'family', which names near-copies alike; there is {', '.join(scores.columns)}")
+    if missing := int(scores.family.isna().sum()):
+        raise ValueError(f"{of}: {missing:,} of {_count(len(scores), 'row')} without a family; a query like no other is its own")
 
 
 def wide(table: pd.DataFrame, direction: str, metrics: tuple[str, ...] = ("MRR", "R@1", "R@10", "median rank")) -> pd.DataFrame:
@@ -93,7 +120,9 @@ class Comparison:
     `table`: a row per method and language (and `mean`, over the languages): letter, method, lang, metric, value, low, high,
     queries, families, seeds, beats (letters of the methods it beats). `tests`: a row per two methods and language: a, b,
     lang, difference (a - b), low, high, p_bootstrap, p_permutation, p (the larger), p_adjusted, smallest (the true difference
-    that these queries would have shown at `ALPHA`, uncorrected, with probability 0.8). `floor`: the smallest p of so many draws.
+    that these queries would have shown with probability 0.8 at `ALPHA`, were this the only test) and smallest_corrected (at
+    `ALPHA` over the number of tests, the correction's hardest step). `floor`: the smallest p of so many draws. `references`:
+    the letters of rows that are never bold.
     """
 
     table: pd.DataFrame
@@ -102,6 +131,7 @@ class Comparison:
     protocol: str
     caption: str
     floor: float
+    references: tuple[str, ...] = ()
 
     @property
     def digits(self) -> int:
@@ -135,7 +165,7 @@ class Comparison:
         table = pd.DataFrame(rows, columns=head).to_html(index=False, border=0, escape=False)
         return (
             f'<div style="font-variant-numeric:tabular-nums">{table}<p style="opacity:.75;max-width:60em">'
-            f"{html.escape(self.caption)}</p><details><summary>all {len(self.tests):,} tests</summary>"
+            f"{html.escape(self.caption)}</p><details><summary>all: {_count(len(self.tests), 'test')}</summary>"
             f"{self.readable_tests().to_html(index=False, border=0)}</details></div>"
         )
 
@@ -148,14 +178,17 @@ class Comparison:
         shown = tests[["a", "b", "lang"]].assign(difference=differences)
         for column, of in (("p_bootstrap", "p_bootstrap"), ("p_permutation", "p_permutation"), ("p_adjusted", "p")):
             shown[column] = list(map(p_text, tests[column], tests[of] <= self.floor))
-        return shown.assign(smallest=[form(value)[1:] for value in tests.smallest])
+        for column in ("smallest", "smallest_corrected"):
+            shown[column] = [form(value)[1:] for value in tests[column]]
+        return shown
 
     def _grid(self, best: str, raised: str, escape) -> list[list[str]]:
         """Marked-up cells: the names of the columns, then a row per method with its letter."""
         head, rows = ["", "method"], {}
         for lang, part in self.table.groupby("lang", sort=False):
             head.append(escape(languages.info(lang).name if languages.known(lang) else lang))
-            first, second = part.sort_values("value", ascending=self.metric.endswith("rank"), kind="stable").letter[:2]
+            order = part.sort_values("value", ascending=self.metric.endswith("rank"), kind="stable").letter
+            first, second = [*order[~order.isin(self.references)], "", ""][:2]  # no row beats ""
             for r in part.itertuples():
                 value, low, high = (f"{number:.{self.digits}f}" for number in (r.value, r.low, r.high))
                 cell = (best if r.letter == first and second in r.beats else "{}").format(value) + f" [{low}, {high}]"
@@ -168,20 +201,31 @@ def compare(
     scores: Mapping[str, pd.DataFrame],
     metric: str = "MRR",
     direction: str = "text→image",
-    langs: Sequence[str] | None = None,
+    langs: str | Sequence[str] | None = None,
     correction: str = "holm",
     draws: int = 10_000,
+    references: str | Sequence[str] = (),
 ) -> Comparison:
     """The methods of `scores` {name: ranks} against each other, on the queries they share, by language and on average.
 
     One beats another where the paired bootstrap and the paired permutation test over families both say so at `ALPHA`,
     corrected over all tests of the table. A column `seed` names a repetition (its folds share it); of several, the
     bootstrap draws seeds too (`significance.mixed_bootstrap`), and a method without the column stands in each. More draws
-    than `draws` are taken where fewer could not survive the correction. Raises `ValueError` for fewer than two methods or
-    more than 52, an unknown correction, or a language in which they share nothing.
+    than `draws` are taken where fewer could not survive the correction.
+
+    Bold is the best of a column, if it beats the second best. The names in `references` (an upper bound, chance) are tested
+    like the others but never bold, and the best and the second best are those of the others. Raises `ValueError` for fewer
+    than two methods or more than 52, an unknown correction or reference, rows without a family, a language in which the
+    methods share nothing or one family only.
     """
+    langs = [langs] if isinstance(langs, str) else langs
+    references = [references] if isinstance(references, str) else list(references)
     if not 2 <= len(scores) <= len(ascii_letters) or correction not in CORRECTIONS:
-        raise ValueError(f"{len(scores)} methods, correction {correction!r}: 2 to 52 methods; {', '.join(CORRECTIONS)}")
+        raise ValueError(f"{_count(len(scores), 'method')}, correction {correction!r}: 2 to 52 methods; {', '.join(CORRECTIONS)}")
+    if unknown := [name for name in references if name not in scores]:
+        raise ValueError(f"references: no method {', '.join(map(repr, unknown))}; there are {', '.join(scores)}")
+    for name, table in scores.items():
+        _with_families(table, name)
     values, families, keys, left = _shared(scores, metric, direction, langs)
     names, columns = list(scores), [*keys.lang.unique(), "mean"]
     draws = max(draws, int(len(columns) * len(names) * (len(names) - 1) / ALPHA))  # twice what Bonferroni's floor asks for
@@ -189,6 +233,8 @@ def compare(
     rows["lang"] = rows.lang.map(columns.__getitem__)
     tests = rows[rows.a != rows.b].assign(p=rows[["p_bootstrap", "p_permutation"]].max(axis=1)).reset_index(drop=True)
     tests["p_adjusted"] = CORRECTIONS[correction](tests.p.to_numpy())
+    hardest = ALPHA if correction == "none" else ALPHA / len(tests)
+    tests["smallest_corrected"] = tests.smallest * significance.detectable(1, hardest) / significance.detectable(1, ALPHA)
     count = keys.set_axis(["lang", "queries", "families", "seeds"], axis=1)
     count = pd.concat([count, count.assign(lang="mean")]).groupby("lang").nunique()
     table = rows[rows.a == rows.b].rename(columns={"difference": "value"}).join(count, on="lang").assign(metric=metric)
@@ -196,13 +242,24 @@ def compare(
     table["letter"], table["method"] = table.a.map(ascii_letters.__getitem__), table.a.map(names.__getitem__)
     tests[["a", "b"]] = tests[["a", "b"]].map(names.__getitem__)
     protocols = _protocols(scores, direction, keys, left)
-    caption = (
-        f"{metric}, {direction}; in brackets 95 % intervals. Raised letters: the rows that a row beats (paired bootstrap and "
-        f"paired permutation test over families, both; {draws:,} draws; correction over {len(tests):,} tests: {correction}; "
-        f"α = {ALPHA}). Bold: beats the second best. Smallest differences that would have been shown, power 0.8, uncorrected: "
-        f"{tests.smallest.min():.2g}–{tests.smallest.max():.2g}. Protocol: {protocols}."
+    letters = tuple(letter for letter, name in zip(ascii_letters, names, strict=False) if name in references)
+    made = f"{draws:,} draws; correction over {_count(len(tests), 'test')}: {correction}; α = {ALPHA}"
+    caption = f"{metric}, {direction}; {_reading(tests, keys, made, letters)} Protocol: {protocols}."
+    return Comparison(table[TABLE_COLUMNS].reset_index(drop=True), tests, metric, protocols, caption, 1 / (1 + draws), letters)
+
+
+def _reading(tests: pd.DataFrame, keys: pd.DataFrame, made: str, letters: tuple[str, ...]) -> str:
+    """How to read a table of `compare`: its brackets, letters and bold numbers, and what it could not have shown."""
+    among = f", both among the rows other than {', '.join(letters)}" if letters else ""
+    differ = keys.groupby("lang")["query"].agg(frozenset).nunique() > 1
+    mean = "The column mean averages over languages that were asked different queries. " if differ else ""
+    alone, corrected = (f"{of.min():.2g}–{of.max():.2g}" for of in (tests.smallest, tests.smallest_corrected))
+    step = f"; for a letter, at α / {len(tests):,}, the hardest step of the correction: {corrected}" if corrected != alone else ""
+    return (
+        f"in brackets 95 % intervals. Raised letters: the rows that a row beats (paired bootstrap and paired permutation test "
+        f"over families, both; {made}). Bold: the best, where it beats the second best{among}. {mean}Smallest true differences "
+        f"that the bootstrap would have shown with power 0.8: in a single test, uncorrected: {alone}{step}."
     )
-    return Comparison(table[TABLE_COLUMNS].reset_index(drop=True), tests, metric, protocols, caption, 1 / (1 + draws))
 
 
 def _shared(scores, metric: str, direction: str, langs) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, int]:
@@ -223,6 +280,9 @@ def _shared(scores, metric: str, direction: str, langs) -> tuple[np.ndarray, np.
     lacking = sorted(set(langs or keys.lang) - set(keys.lang)) or ([] if len(keys) else ["any language"])
     if lacking:
         raise ValueError(f"{direction}: there is no query in {', '.join(lacking)} that all of {', '.join(scores)} were asked")
+    single = keys.groupby("lang").family.nunique().loc[lambda families: families < 2].index
+    if len(single):
+        raise ValueError(f"one family only in {', '.join(single)}: nothing can be said of others; leave it out: langs=[…]")
     query, asked = pd.factorize(pd.MultiIndex.from_frame(keys[["query", "family"]]))
     seed = pd.factorize(keys.seed)[0] * keys.duplicated(index[:3]).any()
     lang, names = pd.factorize(keys.lang)
@@ -247,4 +307,4 @@ def _protocols(scores: Mapping[str, pd.DataFrame], direction: str, keys: pd.Data
     text = next(iter(rows)) if len(rows) == 1 else " | ".join(f"{', '.join(letters)}: {made}" for made, letters in rows.items())
     drawn = " (drawn as the families are)" if keys.duplicated(["lang", "query"]).any() else ""
     text += f"; seeds: {', '.join(map(str, keys.seed.unique()))}{drawn}"
-    return text + (f"; {left:,} queries left out that not every method was asked" if left else "")
+    return text + (f"; {_count(left, 'query')} left out that not every method was asked" if left else "")

@@ -1,8 +1,9 @@
 """How surely: paired tests and intervals over families and seeds. Arrays of per-query values in, no table and no model.
 
-NaN marks a query that a seed or a language did not ask. Rows of one family are near-copies: a family is drawn, or changes
-its sign, as a whole (the cluster bootstrap: Davison & Hinkley 1997, §3.8). A p-value is (1 + k) / (1 + draws), never zero
-(Phipson & Smyth 2010, 10.2202/1544-6115.1585). All tests are two-sided. A seed gives the same numbers again.
+NaN marks a query that a seed or a language did not ask; one that nobody asked is left out, and a family of such queries
+with it. Rows of one family are near-copies: a family is drawn, or changes its sign, as a whole (the cluster bootstrap:
+Davison & Hinkley 1997, §3.8). A p-value is (1 + k) / (1 + draws), never zero (Phipson & Smyth 2010, 10.2202/1544-6115.1585).
+All tests are two-sided. A seed gives the same numbers again. A missing family raises `ValueError`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
+from pandas import isna
 
 CELLS = 2**20  # resample counts held at a time, 8 MB each: bounded memory whatever the number of draws
 
@@ -221,14 +223,18 @@ def _difference(a, b, dimensions: int) -> np.ndarray:
 
 
 def _by_family(values: np.ndarray, families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and counts (systems, families) of what is not NaN in `values` (systems, queries)."""
-    families = np.asarray(families).astype(str)
+    """Sums and counts (systems, families) of what is not NaN in `values` (systems, queries); families that were asked only."""
+    families = np.asarray(families, object)  # as text, a missing family would be the family "None"
+    if missing := int(np.sum(isna(families))):
+        raise ValueError(f"{missing} of {families.size} queries have no family (None or NaN); give each the family it belongs to")
     if values.ndim != 2 or families.shape != values.shape[1:] or np.isinf(values).any() or np.isnan(values).all(1).any():
         raise ValueError(f"values {values.shape} and families {families.shape}: one family per query, finite values or NaN")
-    _, codes = np.unique(families, return_inverse=True)
+    asked = ~np.isnan(values)
+    somewhere = asked.any(0)
+    values, asked = values[:, somewhere], asked[:, somewhere]
+    _, codes = np.unique(families[somewhere].astype(str), return_inverse=True)
     if not codes.any():
         raise ValueError("one family only: nothing can be said of other families; at least two are needed")
-    asked = ~np.isnan(values)
     sums = [np.bincount(codes, weights=row) for row in np.where(asked, values, 0)]
     return np.array(sums), np.array([np.bincount(codes, weights=row) for row in asked])
 

@@ -20,27 +20,38 @@ def induction(
     k: tuple[int, ...] = (1, 5, 10),
     missing: str = "skip",
 ) -> pd.DataFrame:
-    """One row per source word of `gold`: `query` and for each k `P@k`, 1 if one of its translations is among the k nearest.
+    """One row per source word of `gold`: `query` and for each k `P@k`, 1 if its best translation has a rank of at most k.
 
-    `gold` holds each source word's translations, one or several. Vectors (n, d) and (m, d) are
+    rank = 1 + better + equal/2, counting words that are no translation: vectors that are all alike find nothing, in whatever
+    order their words stand. `gold` holds each source word's translations, one or several. Vectors (n, d) and (m, d) are
     scaled to unit length here; nearest by CSLS over both whole vocabularies (10 neighbours; Conneau et al. 2018,
     arXiv 1710.04087), or by cosine. A word is *missing* if it has no vector or none of its translations has one:
     `missing="skip"` leaves it out, as the MUSE evaluation does, "miss" counts it as not found. `attrs` holds how many
     words the gold has and how many were missing. Raises `ValueError` for a word twice in a vocabulary, lengths that
-    differ, another `missing`, or a gold of which nothing can be asked.
+    differ, another `missing`, a k outside 1 … m, a text in place of a word's translations, or a gold of which nothing can
+    be asked.
     """
     if missing not in ("skip", "miss"):
         raise ValueError(f"missing is {missing!r}; known are 'skip' and 'miss'")
     source_row, target_row = _rows(source_vectors, source_words, "source"), _rows(target_vectors, target_words, "target")
+    if not k or min(k) < 1 or max(k) > len(target_words):
+        raise ValueError(f"k is {k}; each must be from 1 to the {len(target_words)} target words")
+    if texts := [word for word, known in gold.items() if isinstance(known, str)]:
+        raise ValueError(f"gold: the translations of {texts[0]!r} are the text {gold[texts[0]]!r}; give a list of words")
     answers = {word: [target_row[answer] for answer in known if answer in target_row] for word, known in gold.items()}
     asked = [word for word, rows in answers.items() if rows and word in source_row]
     if not asked:
         raise ValueError(f"none of the {len(answers)} gold words has a vector on both sides; are these the same languages?")
     source, target = similarity.unit(source_vectors), similarity.unit(target_vectors)
     penalty = similarity.csls_penalty(source, target, 10) if csls else None
-    nearest = similarity.top_k(source[[source_row[word] for word in asked]], target, max(k), penalty)[1]
+    # With 2k wrong words in the list, a tie that runs on beyond its end has a rank above k already.
+    depth = 2 * max(k) + max(len(set(answers[word])) for word in asked)
+    scores, nearest = similarity.top_k(source[[source_row[word] for word in asked]], target, depth, penalty)
     right = np.array([np.isin(row, answers[word]) for word, row in zip(asked, nearest, strict=True)])
-    table = pd.DataFrame({"query": asked, **{f"P@{n}": right[:, :n].any(1).astype(float) for n in k}})
+    best = np.where(right, scores, -np.inf).max(1, keepdims=True)  # none in the list: all of it is better
+    better, level = (~right & (scores > best + similarity.TIE)).sum(1), (~right & (abs(scores - best) <= similarity.TIE)).sum(1)
+    rank = 1 + better + level / 2
+    table = pd.DataFrame({"query": asked, **{f"P@{n}": (rank <= n).astype(float) for n in k}})
     if missing == "miss":
         table = table.set_index("query").reindex(list(answers), fill_value=0.0).reset_index()
     table.attrs = {"gold words": len(answers), "missing words": len(answers) - len(asked), "missing": missing}

@@ -42,9 +42,10 @@ def study(folder: Path) -> str:
     """The study's main table, 40 % random noise, and how it was made, as Markdown."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
+    where = f"{facts['environment']['machine']}, {facts['date']}, commit {facts['commit']}"
     return (
         f"{table.strip()}\n\nFive folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} "
-        f"runs of {facts['seconds per run']:.0f} s on average on one core of {facts['environment']['machine']}, {facts['date']}, commit {facts['commit']}. "
+        f"runs of {facts['seconds per run']:.0f} s on average on one core of {where}. "
         "Printed by `make study FINAL=1`."
     )
 

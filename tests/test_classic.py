@@ -124,6 +124,22 @@ def test_every_setting_is_in_the_spec():
     assert len({str(encoder.spec()) for encoder in [ClassicImage(), *others]}) == 4
 
 
+def test_queries_typed_by_hand_need_no_corpus():
+    typed = ["Mbwa mkubwa", "දුවන බල්ලා", "Mbwa mkubwa"]
+    features = ClassicText().encode(typed)
+    assert list(features.ids) == ["0", "1", "2"]
+    np.testing.assert_array_equal(features.dense(), ClassicText().encode(texts(*typed)).dense())
+    np.testing.assert_array_equal(ClassicText().encode(typed[0]).dense(), features.dense()[:1])
+
+
+@pytest.mark.parametrize(("encoder", "given"), [(ClassicText(), []), (ClassicText(), ["a", 3]), (ClassicImage(), ["a.png"])])
+def test_what_is_neither_corpus_nor_texts_is_refused(encoder, given):
+    with pytest.raises(CorpusError, match=f"no {encoder.modality} rows in .*; give a Corpus or, for texts, a list of strings"):
+        encoder.encode(given)
+    with pytest.raises(CorpusError, match=r"id '1' \('  '\): the vector has norm zero"):
+        ClassicText().encode(["a", "  "])
+
+
 # --- pictures
 
 

@@ -95,6 +95,58 @@ def test_no_alias_means_two_languages():
             assert owner.get(row["code"][:3], row["code"])[:3] == row["code"][:3], row["code"]
 
 
+# The languages of each source's files, in its own words.
+PUBLISHED = {
+    "ntrex": """
+    afr amh arb aze-Latn bak bel bem ben bod bos bul cat ces ckb-Arab cym dan deu div dzo ell eng eng-GB eng-IN eng-US est
+    eus ewe fao fas fij fil fin fra fra-CA fuc gle glg guj hau heb hin hmn hrv hun hye ibo ind isl ita jpn kan kat kaz khm
+    kin kir kmr kor lao lav lit ltz mal mar mey mkd mlg mlt mon mri msa mya nde nep nld nno nob nso nya orm pan pol por
+    por-BR prs pus ron rus shi sin slk slv smo sna-Latn snd-Arab som spa spa-MX sqi srp-Cyrl srp-Latn ssw swa swe tah tam
+    tat tel tgk-Cyrl tha tir ton tsn tuk tur uig ukr urd uzb ven vie wol xho yor yue zho-CN zho-TW zul
+    """.split(),
+    "tatoeba": """
+    afr amh ang ara arq arz ast awa aze bel ben ber bos bre bul cat cbk ceb ces cha cmn cor csb cym dan deu dsb dtp ell
+    epo est eus fao fin fra fry gla gle glg gsw heb hin hrv hsb hun hye ido ile ina ind isl ita jav jpn kab kat kaz khm
+    kor kur kzj lat lfn lit lvs mal mar max mhr mkd mon nds nld nno nob nov oci orv pam pes pms pol por ron rus slk slv
+    spa sqi srp swe swg swh tam tat tel tgl tha tuk tur tzl uig ukr urd uzb vie war wuu xho yid yue zsm
+    """.split(),
+    "belebele": """
+    acm_Arab afr_Latn als_Latn amh_Ethi apc_Arab arb_Arab arb_Latn ars_Arab ary_Arab arz_Arab asm_Beng azj_Latn bam_Latn
+    ben_Beng ben_Latn bod_Tibt bul_Cyrl cat_Latn ceb_Latn ces_Latn ckb_Arab dan_Latn deu_Latn ell_Grek eng_Latn est_Latn
+    eus_Latn fin_Latn fra_Latn fuv_Latn gaz_Latn grn_Latn guj_Gujr hat_Latn hau_Latn heb_Hebr hin_Deva hin_Latn hrv_Latn
+    hun_Latn hye_Armn ibo_Latn ilo_Latn ind_Latn isl_Latn ita_Latn jav_Latn jpn_Jpan kac_Latn kan_Knda kat_Geor kaz_Cyrl
+    kea_Latn khk_Cyrl khm_Khmr kin_Latn kir_Cyrl kor_Hang lao_Laoo lin_Latn lit_Latn lug_Latn luo_Latn lvs_Latn mal_Mlym
+    mar_Deva mkd_Cyrl mlt_Latn mri_Latn mya_Mymr nld_Latn nob_Latn npi_Deva npi_Latn nso_Latn nya_Latn ory_Orya pan_Guru
+    pbt_Arab pes_Arab plt_Latn pol_Latn por_Latn ron_Latn rus_Cyrl shn_Mymr sin_Latn sin_Sinh slk_Latn slv_Latn sna_Latn
+    snd_Arab som_Latn sot_Latn spa_Latn srp_Cyrl ssw_Latn sun_Latn swe_Latn swh_Latn tam_Taml tel_Telu tgk_Cyrl tgl_Latn
+    tha_Thai tir_Ethi tsn_Latn tso_Latn tur_Latn ukr_Cyrl urd_Arab urd_Latn uzn_Latn vie_Latn war_Latn wol_Latn xho_Latn
+    yor_Latn zho_Hans zho_Hant zsm_Latn zul_Latn
+    """.split(),
+    "afrisenti": """
+    amh arq ary hau ibo kin orm pcm por swa tir tso twi yor
+    """.split(),
+    "nusax": """
+    acehnese balinese banjarese buginese english indonesian javanese madurese minangkabau ngaju sundanese toba_batak
+    """.split(),
+    "xtd10": """
+    de en es fr it jp ko pl ru tr zh
+    """.split(),
+}
+
+
+@pytest.mark.parametrize("source", PUBLISHED)
+def test_every_language_that_a_source_names_is_known_and_its_own(source):
+    codes = [languages.normalise(written) for written in PUBLISHED[source]]
+    assert len(set(codes)) == len(codes), "two files of one source must not become one language"
+
+
+def test_a_language_in_a_second_script_does_not_take_its_short_code():
+    assert [languages.normalise(code) for code in ("si", "sin", "ne", "ur", "urd", "bn")] == [
+        *("sin_Sinh", "sin_Sinh", "npi_Deva", "urd_Arab", "urd_Arab", "ben_Beng")
+    ]
+    assert languages.normalise("ur-Latn") == "urd_Latn" and languages.info("ur-Latn").tier == languages.info("ur").tier
+
+
 @given(st.sampled_from(ALL), st.sampled_from(["", "KE", "419"]), st.sampled_from(["-", "_"]), st.booleans())
 def test_normalise_is_stable_under_case_and_separator(language, region, separator, upper):
     code = "_".join(part for part in (language.code, region) if part)

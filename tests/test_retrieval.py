@@ -188,6 +188,19 @@ def test_sum_r_written_out():
         sum_r(table.iloc[1:])
 
 
+@pytest.mark.parametrize(("n", "languages"), [(3, 2), (4, 3)])
+def test_mean_rank_variance_of_languages_that_guess_independently(n, languages):
+    """Every combination of ranks once, so the mean over the queries is the expectation."""
+    codes = ["deu_Latn", "sin_Sinh", "swh_Latn"][:languages]
+    rows = [
+        {"query": f"{ranks}", "family": f"{ranks}", "lang": lang, "direction": "text→image", "gallery": "x", "rank": float(rank)}
+        for ranks in itertools.product(range(1, n + 1), repeat=languages)
+        for lang, rank in zip(codes, ranks, strict=True)
+    ]
+    expected = (n**2 - 1) / 12 * (languages - 1) / languages
+    assert mean_rank_variance(pd.DataFrame(rows)).value.mean() == pytest.approx(expected)
+
+
 def test_mean_rank_variance_written_out():
     forward = {("deu_Latn", "text→image"): {"a": 1, "b": 2}, ("swh_Latn", "text→image"): {"a": 3, "b": 2}}
     google = by_rank({**forward, ("sin_Sinh", "text→image"): {"a": 5, "b": 2}})
@@ -243,6 +256,10 @@ def test_hubness_of_a_hub_and_of_none():
     away = times - times.mean()
     expected = (away**3).mean() / (away**2).mean() ** 1.5, (times == 0).mean()
     assert hubness(queries, gallery, 3) == pytest.approx(expected) and min(expected) > 0
+    near = np.sort(gallery @ queries.T, axis=1)[:, -4:].mean(1)
+    times = np.bincount(np.argsort(near - 2 * (queries @ gallery.T), axis=1)[:, :3].ravel(), minlength=80)
+    calm = hubness(queries, gallery, 3, csls=4)
+    assert calm.anti_hubs == (times == 0).mean() < expected[1] and 0 < calm.skewness < expected[0]
 
 
 def test_every_metric_has_a_value_per_query():

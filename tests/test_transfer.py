@@ -77,6 +77,16 @@ def test_sparse_rows_give_what_dense_ones_do_and_columns_of_no_training_row_do_n
     assert (sparse.predicted == dense.predicted).mean() > 0.95  # not centred, so not to the last digit
 
 
+def test_a_column_of_rounding_noise_does_not_decide_for_another_language():
+    """A column that only another language uses, as MiniLM's dead dimension: scaled up, it would drown all others."""
+    (x, y), (z, gold) = topics(90), topics(60, 1)
+    dead = np.random.default_rng(0).normal(size=(90, 1))
+    tests = {"swh_Latn": (np.hstack([z, np.full((60, 1), 0.01)]), gold)}
+    for noise in (1e-9, 1e-5):
+        table = transfer(np.hstack([x, noise * dead]), y, tests)
+        assert list(table.predicted) == list(transfer(x, y, {"swh_Latn": (z, gold)}).predicted) and table.correct.mean() > 0.85
+
+
 @pytest.mark.parametrize(
     ("labels", "test", "message"),
     [
@@ -92,6 +102,9 @@ def test_what_cannot_be_trained_or_judged_is_refused(labels, test, message):
         transfer(x, labels, {"swh_Latn": (np.ones((1, 2)), test)})
     with pytest.raises(ValueError, match="inconsistent"):
         transfer(x, ["a", "a", "b", "b", "b"], {})
+    for same in (np.ones((4, 2)), csr_matrix(np.eye(1, 5)[[0] * 4])):
+        with pytest.raises(ValueError, match="all 4 training rows have the same vector, so nothing tells a, b apart"):
+            transfer(same, ["a", "a", "b", "b"], {"swh_Latn": (same, ["a"] * 4)})
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=2, max_size=40))

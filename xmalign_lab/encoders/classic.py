@@ -5,10 +5,12 @@ from __future__ import annotations
 import unicodedata
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 import regex
 from PIL import Image
 from scipy import sparse
@@ -20,8 +22,16 @@ from xmalign_lab.encoders.features import Features
 SIZE = 64  # the side, in pixels, at which a picture is described
 
 
-def rows_of(corpus: Corpus, modality: str):
-    """The rows of one modality; `CorpusError` if there are none."""
+def rows_of(corpus: Corpus | Sequence[str], modality: str) -> pd.DataFrame:
+    """The rows of one modality; `CorpusError` if there are none.
+
+    Queries typed by hand need no corpus: a list of n texts (or one text) is rows with the ids '0' to 'n-1' and no language.
+    """
+    if not isinstance(corpus, Corpus):
+        texts = [corpus] if isinstance(corpus, str) else list(corpus)
+        if modality != "text" or not texts or not all(isinstance(text, str) for text in texts):
+            raise CorpusError(f"no {modality} rows in {str(corpus)[:60]!r}; give a Corpus or, for texts, a list of strings")
+        return pd.DataFrame({"id": [str(row) for row in range(len(texts))], "text": texts, "lang": ""})
     rows = corpus.rows[corpus.rows.modality == modality]
     if rows.empty:
         raise CorpusError(f"{corpus.where or corpus.name}: no {modality} rows to encode")
@@ -171,8 +181,8 @@ class ClassicText:
         ]
         return found + [f"[{word}]"] if self.words else found
 
-    def encode(self, corpus: Corpus, progress: bool = True) -> Features:
-        """Features of the text rows; `CorpusError` quotes a text that is too short for any n-gram."""
+    def encode(self, corpus: Corpus | Sequence[str], progress: bool = True) -> Features:
+        """Features of the text rows, or of a plain list of texts; `CorpusError` quotes one that is too short for any n-gram."""
         rows = rows_of(corpus, self.modality)
         of_word: dict[str, list[int]] = {}  # words recur, their n-grams need hashing once
         indices, counts, ends = [], [], [0]

@@ -162,6 +162,10 @@ def mean_rank_variance(scores: pd.DataFrame) -> pd.DataFrame:
     After Nie et al. 2024 (arXiv 2406.18254), from the abstract's words ("rank inconsistency across languages within each
     instance"); dividing by L, not L - 1, is ours. Languages can disagree so where their recalls are equal. The variance is
     taken within a gallery, then galleries are averaged. Columns as `per_query`, with the language "all".
+
+    Its unit is ranks squared: one query at rank 1 here and rank n there weighs as much as thousands of near misses, and over
+    n items languages that guess independently have (n² - 1)/12 · (L - 1)/L. So compare it over one gallery and one set of
+    languages only, and beside the mean rank: an encoder that ranks every item last in every language has a variance of 0.
     Raises `ValueError` for fewer than two languages, or naming a query that one of them lacks.
     """
     keys = ["direction", "gallery", "query", "family"]
@@ -194,12 +198,14 @@ class Hubness(NamedTuple):
     anti_hubs: float
 
 
-def hubness(queries: np.ndarray, gallery: np.ndarray, k: int = 10) -> Hubness:
+def hubness(queries: np.ndarray, gallery: np.ndarray, k: int = 10, csls: int = 0) -> Hubness:
     """How unevenly the queries' (n, d) k nearest items spread over the gallery (m, d): E(N_k - μ)³/σ³, and P(N_k = 0).
 
-    N_k counts how often an item is among a query's k nearest (Radovanović et al. 2010, JMLR 11); all equal gives 0.
+    N_k counts how often an item is among a query's k nearest (Radovanović et al. 2010, JMLR 11); all equal gives 0. Nearest
+    by cosine, or under CSLS with `csls` neighbours (`similarity.csls_penalty`), which takes from the hubs.
     """
     from scipy.stats import skew
 
-    times = similarity.k_occurrence(queries, gallery, k)
+    penalty = similarity.csls_penalty(queries, gallery, csls) if csls else None
+    times = np.bincount(similarity.top_k(queries, gallery, k, penalty)[1].ravel(), minlength=len(gallery))
     return Hubness(float(skew(times)) if np.ptp(times) else 0.0, float((times == 0).mean()))

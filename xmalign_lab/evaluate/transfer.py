@@ -19,6 +19,7 @@ from xmalign_lab import similarity
 from xmalign_lab.evaluate.significance import bootstrap_means
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # C of the logistic regression: small is strong
+DEAD = 1e-4  # a dense column with less than this share of the mean variance says nothing
 
 
 def transfer(train_vectors, train_labels: np.ndarray, tests: dict[str, tuple], seed: int = 0) -> pd.DataFrame:
@@ -26,16 +27,22 @@ def transfer(train_vectors, train_labels: np.ndarray, tests: dict[str, tuple], s
 
     `train_vectors` (n, d) dense or CSR, `train_labels` (n,); `tests` is `{lang: (vectors (m, d), labels (m,))}`, with a third
     item (m,) where rows have names that hold in every language, else `query` is the row's number. Logistic regression on
-    columns of standard deviation 1 (dense ones also centred), C from `STRENGTHS` by 5-fold accuracy within the training
-    rows: no other language is seen before it is judged. `attrs` has the C and its accuracy.
-    Raises `ValueError` for lengths that differ, a label with one training row, a test label that training lacks.
+    columns of standard deviation 1 (dense ones also centred, and left out below `DEAD` of the mean variance), C from
+    `STRENGTHS` by 5-fold accuracy within the training rows: no other language is seen before it is judged. `attrs` has the C
+    and its accuracy.
+    Raises `ValueError` for lengths that differ, training rows of one label only or that are all the same vector, a label
+    with one training row, a test label that training lacks.
     """
     gold = np.asarray(train_labels).astype(str)
     classes, counts = np.unique(gold, return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
         raise ValueError(f"training has {dict(zip(classes.tolist(), counts.tolist(), strict=True))}; it needs 2 labels of 2 rows")
-    # Most columns of a hashed table are empty in one language and can teach nothing: dropped, as all constant ones
-    steps = (VarianceThreshold(), StandardScaler(with_mean=not issparse(train_vectors)), LogisticRegression(max_iter=5_000))
+    if abs(train_vectors.max(0) - train_vectors.min(0)).sum() == 0:
+        raise ValueError(f"all {len(gold)} training rows have the same vector, so nothing tells {', '.join(classes)} apart")
+    # Most columns of a hashed table are empty in one language and can teach nothing: dropped, as all constant ones. So are
+    # columns of rounding noise, which encoders have: at standard deviation 1, another language's values there are enormous
+    floor = 0 if issparse(train_vectors) else DEAD * np.var(train_vectors, axis=0).mean()
+    steps = VarianceThreshold(floor), StandardScaler(with_mean=not issparse(train_vectors)), LogisticRegression(max_iter=5_000)
     split = StratifiedKFold(min(5, counts.min()), shuffle=True, random_state=seed)
     search = GridSearchCV(make_pipeline(*steps), {"logisticregression__C": STRENGTHS}, cv=split)
     with threadpool_limits(1):  # thousands of small products: several threads spend their time waiting for each other

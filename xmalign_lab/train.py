@@ -230,7 +230,7 @@ def _one_step(state: State, recipe: Recipe, stage: str, inputs: Mapping, batches
     terms["total"] = float(loss.detach())
     coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
     epoch, done = state.step / batches.per_epoch, state.step / total
-    mean_tau = float(np.mean(taus))
+    mean_tau = taus[0] if len(set(taus)) == 1 else float(np.mean(taus))  # a mean of equal numbers may differ in the last digit
     return Step(state.step, total, epoch, done, terms, mean_tau, rate, statistics, coefficients, stage, state)
 
 

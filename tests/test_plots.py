@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xmalign_lab import languages, pictures, plots, schedules, style
+from xmalign_lab import languages, pictures, plots, style
 from xmalign_lab.corpus import Corpus, CorpusError
 
 CODES = ["eng_Latn", "swh_Latn", "sin_Sinh"]
@@ -27,14 +27,6 @@ def small_points(groups=4, texts=("moyo", "nyota", "jua", "mwezi"), codes=CODES)
                 {"id": f"t{g}{k}", "group": f"g{g}", "modality": "text", "lang": code, "text": text, "x": g + 0.5, "y": k + 1.0}
             )
     return pd.DataFrame(rows)
-
-
-def long_run(n=50):
-    at = np.arange(n)
-    terms = {"image-eng_Latn/info_nce": 4.0 / (at + 1), "eng_Latn-swh_Latn/info_nce": 2.0 / (at + 1)}
-    return pd.DataFrame(
-        {"step": at + 1, "epoch": (at + 1) / 10, "progress": at / n, "tau": 0.07, "learning_rate": 1e-3, **terms, "total": 9.0}
-    )
 
 
 def header(figure):
@@ -156,97 +148,6 @@ def test_hover_text_holds_no_tag_of_its_own(text):
     hover = plots.space(points).data[0].hovertext[0].removeprefix("<b>Swahili</b> ")
     assert "<" not in hover and ">" not in hover
     assert entities.unescape(hover) == entities.unescape(entities.escape(text if len(text) <= 70 else text[:69] + "…"))
-
-
-# --- curves
-
-
-def test_loss_curves_draw_the_terms_and_nothing_else():
-    steps = long_run().assign(positive=0.5, negative=0.1)
-    figure = plots.loss_curves(steps)
-    assert [t.name for t in figure.data] == ["image-eng_Latn/info_nce", "eng_Latn-swh_Latn/info_nce", "total"]
-    assert [t.line.color for t in figure.data] == [
-        plots.language_colour("eng_Latn"),
-        plots.language_colour("swh_Latn"),
-        style.INK,
-    ]
-    assert np.allclose(figure.data[0].y, steps["image-eng_Latn/info_nce"]) and np.allclose(figure.data[0].x, steps.epoch)
-    assert figure.layout.xaxis.title.text == "epoch"
-    assert plots.loss_curves(steps.drop(columns="epoch"), ["total"]).layout.xaxis.title.text == "step"
-    written(figure)
-
-
-def test_a_long_run_is_drawn_as_means_and_says_so():
-    steps = long_run(3_000)
-    figure = plots.training(steps)
-    loss = figure.data[0]
-    assert len(loss.y) == 600 and loss.y[0] == pytest.approx(steps["image-eng_Latn/info_nce"][:5].mean())
-    assert header(figure) == "each point is the mean of 5 steps"
-    assert figure.data[-1].name == "τ" and np.allclose(figure.data[-1].y, 0.07) and figure.data[-1].yaxis == "y2"
-    written(figure, 60_000)
-
-
-@pytest.mark.parametrize("plan", [schedules.Constant(0.05), schedules.Linear(0.1, 0.01), schedules.Cosine(0.1, 0.02, 2)])
-def test_schedule_draws_its_values(plan):
-    figure = plots.schedule(plan, 0.25)
-    assert np.allclose(figure.data[0].y, [plan(p)[0] for p in np.linspace(0, 1, 101)])
-    assert figure.data[1].x[0] == 0.25 and figure.data[1].y[0] == pytest.approx(plan(0.25)[0])
-    written(figure)
-
-
-def test_softmax_against_hand_checked_values():
-    p, spread = plots.softmax(np.log([8.0, 4.0, 4.0]), 1.0)
-    assert np.allclose(p, [0.5, 0.25, 0.25]) and spread == pytest.approx(2**1.5)  # an entropy of 1.5 bits
-    assert plots.softmax(np.zeros(7), 0.3)[1] == pytest.approx(7)
-    assert plots.softmax(np.array([1.0, 0.0, -1.0]), 1e-4)[1] == pytest.approx(1)
-    with pytest.raises(ValueError, match="above 0"):
-        plots.softmax(np.zeros(2), 0)
-
-
-def test_temperature_softmax_orders_candidates_and_marks_the_right_one():
-    figure = plots.temperature_softmax([0.1, 0.9, 0.5], [0.05, 0.5], positive=2)
-    for trace, tau in zip(figure.data, (0.05, 0.5), strict=True):
-        weights = np.exp(np.array([0.9, 0.5, 0.1]) / tau)
-        assert np.allclose(trace.y, weights / weights.sum(), atol=1e-6)
-    assert figure.layout.shapes[0].x0 == 2
-    assert figure.data[0].name.startswith("τ .05, spread over 1.0")
-    written(figure)
-
-
-# --- threshold
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=80), st.floats(-1.2, 1.2))
-def test_threshold_bars_are_the_brute_force_counts(pairs, value):
-    scores, truth = [s for s, _ in pairs], [t for _, t in pairs]
-    figure = plots.threshold(scores, value, truth)
-    bars = {t.name: int(np.sum(t.y)) for t in figure.data}
-    for name, is_true in (("true", True), ("wrong", False)):
-        assert bars[f"{name}, kept"] == sum(t == is_true and s >= value for s, t in pairs)
-        assert bars[f"{name}, dropped"] == sum(t == is_true and s < value for s, t in pairs)
-    for trace in figure.data:  # no bar with pairs in it crosses the threshold
-        low, high = trace.x - trace.width / 2, trace.x + trace.width / 2
-        outside = low < value - 1e-5 if "kept" in trace.name else high > value + 1e-5
-        assert not (outside & (trace.y > 0)).any()
-    plain = plots.threshold(scores, value)
-    assert [int(np.sum(t.y)) for t in plain.data] == [sum(s >= value for s in scores), sum(s < value for s in scores)]
-
-
-def test_threshold_says_precision_and_recall():
-    scores, truth = [0.9, 0.8, 0.7, 0.2], [True, False, True, True]
-    assert plots.threshold_counts(scores, 0.7, truth) == {"kept": 3, "of": 4, "precision": 2 / 3, "recall": 2 / 3}
-    assert header(plots.threshold(scores, 0.7, truth)) == "kept 3 of 4 (75%) · precision .67 · recall .67"
-    assert np.isnan(plots.threshold_counts(scores, 2.0, truth)["precision"])
-    assert "precision –" in header(plots.threshold(scores, 2.0, truth))
-    written(plots.threshold(np.random.default_rng(0).normal(size=100_000), 0.3))
-
-
-def test_threshold_refuses_what_it_cannot_judge():
-    with pytest.raises(ValueError, match="2 of 3 scores are not finite"):
-        plots.threshold([0.1, np.nan, np.inf], 0.5)
-    with pytest.raises(ValueError, match=r"3 scores, but truth has shape \(2,\)"):
-        plots.threshold([0.1, 0.2, 0.3], 0.5, [True, False])
 
 
 # --- results

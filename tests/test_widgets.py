@@ -1,4 +1,8 @@
+import json
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,12 +10,17 @@ import pandas as pd
 import pytest
 import traitlets
 from test_plots import PIXEL, small_points
+from test_train import SMALL, world
 
-from xmalign_lab import plots, schedules
-from xmalign_lab.widgets import LiveCurves, ScheduleSlider, SpaceExplorer, ThresholdSlider, live
+from xmalign_lab import dials, schedules
+from xmalign_lab.corpus import Corpus, Pairs
+from xmalign_lab.recipe import Stage
+from xmalign_lab.train import train
+from xmalign_lab.widgets import LiveRun, ScheduleEditor, SpaceExplorer, ThresholdPicker, live, replay
 
 SCORES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 TRUTH = np.array([False, True, False, True, True])
+SWAHILI = "eng_Latn-swh_Latn"
 
 
 def same(shown, wanted):
@@ -44,106 +53,325 @@ def run_of(n, until=None, fail_at=None):
     return "the final state"
 
 
+def scored(scores=SCORES, sources=SWAHILI):
+    n = len(scores)
+    rows = {"left": [f"e{k}" for k in range(n)], "right": [f"s{k}" for k in range(n)], "source": sources, "score": scores}
+    return Pairs(pd.DataFrame(rows))
+
+
+# --- the threshold
+
+
 def test_threshold_follows_its_value():
-    slider = ThresholdSlider(SCORES, TRUTH, value=0.4)
-    assert slider.kept.tolist() == [False, False, True, True, True] and slider.counts["precision"] == pytest.approx(2 / 3)
-    slider.value = 0.7
-    assert slider.kept.sum() == 2 and slider.counts == {"kept": 2, "of": 5, "precision": 1.0, "recall": pytest.approx(2 / 3)}
-    same(slider._shown, plots.threshold(SCORES, 0.7, TRUTH))
-    same(slider.static(), slider.figure(0.7))
-    slider.box.children[0].value = 0.2  # as a hand on the slider does
-    assert slider.value == 0.2 and slider.kept.sum() == 4
-    same(slider._shown, slider.figure(0.2))
-    slider.value = 5.0
-    assert slider.value == 5.0 and not slider.kept.any()
-    bundle(slider)
+    picker = ThresholdPicker(scored(), truth=TRUTH, value=0.4)
+    assert picker.kept.tolist() == [False, False, True, True, True] and picker.counts["precision"] == pytest.approx(2 / 3)
+    picker.value = 0.7
+    assert picker.kept.sum() == 2 and picker.counts == {"kept": 2, "of": 5, "precision": 1.0, "recall": pytest.approx(2 / 3)}
+    assert picker.pairs_kept.rows.left.tolist() == ["e3", "e4"]
+    same(picker._shown, dials.threshold(SCORES, 0.7, TRUTH, [SWAHILI] * 5))
+    same(picker.static(), picker.figure(0.7))
+    picker.box.children[0].value = 0.2  # as a hand on the slider does
+    assert picker.value == 0.2 and picker.kept.sum() == 4 and picker.words == ""
+    same(picker._shown, picker.figure(0.2))
+    assert ThresholdPicker(scored()).value == 0.5 and ThresholdPicker(scored(), value=0.0).value == 0.0
 
 
-def test_threshold_starts_at_the_median_and_refuses_missing_scores():
-    assert ThresholdSlider(SCORES).value == 0.5 and ThresholdSlider(SCORES, value=0.0).value == 0.0
-    assert ThresholdSlider([]).kept.shape == (0,)
+def test_threshold_says_in_words_that_nothing_is_left():
+    picker = ThresholdPicker(scored([0.1, 0.3, 0.5, 0.7, 0.9], ["image-eng_Latn"] * 2 + [SWAHILI] * 3), value=0.4)
+    words = "picture–English is left without a pair: its highest score is 0.3."
+    assert picker.words == words and words in picker._beside.value and words in bundle(picker)
+    picker.value = 5.0
+    assert picker.value == 5.0 and not picker.kept.any() and len(picker.pairs_kept) == 0
+    assert "keeps none of the 5 pairs: the highest score is 0.9" in picker._beside.value
+    picker.value = 0.2
+    assert picker.words == "" and "left without" not in picker._beside.value
+
+
+def test_pairs_without_a_score_stay_as_in_training():
+    picker = ThresholdPicker(scored([0.1, np.nan, 0.5], [SWAHILI, "image-eng_Latn", SWAHILI]), value=0.3)
+    assert picker.kept.tolist() == [False, True, True] and picker.counts == {"kept": 1, "of": 2} and picker.words == ""
+    with pytest.raises(ValueError, match="none of the 2 pairs has a score"):
+        ThresholdPicker(scored([np.nan, np.nan]))
     with pytest.raises(ValueError, match="1 of 2 scores are not finite"):
-        ThresholdSlider([0.1, np.nan])
+        ThresholdPicker(scored([0.1, np.inf]))
+    with pytest.raises(ValueError, match=r"5 pairs, but truth has shape \(2,\)"):
+        ThresholdPicker(scored(), truth=[True, False])
 
 
-def test_schedule_slider_gives_the_schedule_of_its_traits():
-    slider = ScheduleSlider(start=0.2, end=0.05)
-    assert slider.schedule == schedules.Cosine(0.2, 0.05, 0.5)
-    slider.cycles, slider.progress = 2.0, 0.25
-    assert slider.schedule == schedules.Cosine(0.2, 0.05, 2.0)
-    same(slider._shown, slider.figure(schedules.Cosine(0.2, 0.05, 2.0), 0.25))
-    slider.shape = "linear"
-    assert slider.schedule == schedules.Linear(0.2, 0.05) and slider._rulers["cycles"].disabled
-    slider.shape = "constant"
-    assert slider.schedule == schedules.Constant(0.2) and slider._rulers["end"].disabled
-    same(slider._shown, slider.static())
-    assert np.allclose(slider._shown.data[2].y, plots.softmax(slider.similarities, 0.2)[0])
-    assert "τ .2, softmax spread over" in slider._shown.layout.title.text
-    slider._rulers["start"].value = 0.01
-    assert slider.start == pytest.approx(0.01) and slider.schedule == schedules.Constant(slider.start)
-    bundle(slider)
+def test_threshold_shows_the_pairs_nearest_the_line_with_their_pictures():
+    rows = [{"id": f"e{k}", "group": f"g{k}", "text": f"word {k} <i>", "lang": "eng_Latn"} for k in range(5)]
+    rows += [{"id": f"s{k}", "group": f"g{k}", "text": f"neno {k}", "lang": "swh_Latn"} for k in range(5)]
+    picker = ThresholdPicker(scored(), Corpus(pd.DataFrame(rows)), TRUTH, {"g1": PIXEL, "s2": PIXEL}, value=0.45)
+    page = picker.panel(most=3)
+    shown = [page.index(f'<td style="padding:4px 10px">{score}</td>') for score in ("0.500", "0.300")]
+    assert shown == sorted(shown) and "0.900" not in page and "0.100" not in page
+    assert "word 2 &lt;i&gt;" in page and "<i>" not in page and "neno 2" in page
+    assert page.count(PIXEL) == 3  # both sides of group 1 and one row of group 2
+    row = page[page.index("0.500") :]
+    assert "kept" in row[:120] and "✗ wrong" in row and "2px dashed" in page and "✓ right" in page
+    assert picker.panel() in picker.html() and picker.panel() in bundle(picker) and picker.panel() == picker._beside.value
+    bare = ThresholdPicker(scored(), pictures={"e2": PIXEL}, value=0.45).panel(most=1)
+    assert "s2" in bare and ">e2<" not in bare and PIXEL in bare
 
 
-@pytest.mark.parametrize("trait, value", [("start", 0.0), ("end", -1.0), ("progress", 1.5), ("shape", "wobbly")])
-def test_schedule_slider_refuses_what_is_no_temperature(trait, value):
-    slider = ScheduleSlider()
-    with pytest.raises(traitlets.TraitError, match=trait):
-        setattr(slider, trait, value)
+# --- the schedule
 
 
-def test_live_curves_drain_a_run_and_return_its_result():
-    curves = LiveCurves(20)
-    assert curves.state == "idle" and bundle(curves)
-    assert curves.run(run_of(20)).wait() == "the final state"
-    assert curves.state == "done" and curves.last.step == 20 and curves._button.disabled
-    table = curves.table()
-    assert list(table.columns) == ["step", "progress", "tau", "epoch", "total", "a/b"] and len(table) == 20
+def test_schedule_editor_gives_the_schedule_of_its_family_and_sliders():
+    editor = ScheduleEditor(schedule=schedules.Cosine(0.2, 0.05))
+    assert editor.family == "cosine" and list(editor._rulers) == ["start", "end", "cycles"]
+    assert [ruler.value for ruler in editor._rulers.values()] == pytest.approx([0.2, 0.05, 0.5])
+    editor.edit(end=0.03)
+    editor.progress = 0.25
+    assert editor.schedule == schedules.Cosine(0.2, 0.03) and editor._rulers["end"].value == pytest.approx(0.03)
+    same(editor._shown, editor.figure(schedules.Cosine(0.2, 0.03), 0.25))
+    editor._rulers["start"].value = 0.1  # as a hand on the slider does
+    assert editor.schedule == schedules.Cosine(0.1, 0.03)
+    editor.family = "linear"
+    assert editor.schedule == schedules.Linear(0.1, 0.02) and list(editor._rulers) == ["start", "end"]
+    editor.box.children[0].value = "cosine"  # what was there is kept
+    assert editor.schedule == schedules.Cosine(0.1, 0.03)
+    editor.schedule = schedules.Constant(0.07)
+    assert editor.family == "constant" and editor.box.children[0].value == "constant"
+    same(editor._shown, editor.static())
+    assert editor.numbers["tau"] == pytest.approx(0.07) and "τ .07, a right one gets" in editor._shown.layout.title.text
+    bundle(editor)
+
+
+def test_every_family_can_be_picked_and_goes_into_a_recipe():
+    editor = ScheduleEditor()
+    for family in ("constant", "linear", "cosine", "piecewise", "model-aware", "adaptive", "per-pair", "individual"):
+        editor.family = family
+        assert replace(SMALL, temperature=editor.schedule).temperature == editor.schedule and len(editor._rulers) > 0
+        assert set(editor.numbers) == {"tau", "right", "carrying", "of"} and editor.numbers["of"] == 11
+        same(editor._shown, editor.static())
+
+
+def test_control_points_are_dragged_one_by_one():
+    editor = ScheduleEditor(schedule=schedules.Piecewise(((0, 0.2), (0.5, 0.1), (1, 0.05))))
+    editor._rulers["at 0.5"].value = 0.3
+    assert editor.schedule.points == ((0, 0.2), (0.5, pytest.approx(0.3)), (1, 0.05))
+    editor.schedule = schedules.Piecewise(((0, 0.2), (1, 0.05)))
+    assert list(editor._rulers) == ["at 0", "at 1"] and len(editor._sliders.children) == 2
+    editor = ScheduleEditor()
+    editor.family = "piecewise"
+    assert len(editor._sliders.children) == 6 and {slider.orientation for slider in editor._sliders.children} == {"vertical"}
+
+
+def test_an_edit_out_of_range_is_told_and_the_last_good_schedule_stays():
+    good = schedules.ModelAware(0.1, 0.5)
+    editor = ScheduleEditor(schedule=good)
+    for bad, message in (
+        (schedules.Constant(-0.1), "a temperature must stay finite and above 0"),
+        (schedules.Ramp(), "no temperature schedule; families are constant"),
+        (0.3, "no temperature schedule"),
+    ):
+        with pytest.raises(traitlets.TraitError, match=message):
+            editor.schedule = bad
+        assert editor.schedule == good and message in editor.said and "Kept: ModelAware(" in editor.said
+    for changes in ({"alpha": 3.0}, {"speed": 1.0}):
+        with pytest.raises(ValueError):
+            editor.edit(**changes)
+    editor._rulers["alpha"].value = 1.5  # by hand: told, not raised
+    assert editor.schedule == good and "must stay above 0" in editor.said and "must stay above 0" in editor.box.children[3].value
+    editor.edit(alpha=0.2)
+    assert editor.said == "" and editor.box.children[3].value == "<b></b>"
+    same(editor._shown, editor.static())
+    with pytest.raises(traitlets.TraitError, match="progress"):
+        editor.progress = 1.5
+    with pytest.raises(traitlets.TraitError, match="family"):
+        editor.family = "wobbly"
+    with pytest.raises(ValueError, match="in a batch of one nothing competes"):
+        ScheduleEditor([0.5])
+
+
+# --- the run
+
+
+def test_a_live_run_drains_and_returns_its_result():
+    run = LiveRun()
+    assert run.state == "idle" and bundle(run) and run.table().empty
+    assert run.run(run_of(20)).wait() == "the final state"
+    assert run.state == "done" and run.last.step == 20 and all(button.disabled for button in run._buttons.values())
+    table = run.table()
+    assert list(table.columns) == ["step", "epoch", "progress", "tau", "total", "a/b"] and len(table) == 20
     assert np.allclose(table.total, 1 / np.arange(1, 21))
-    same(curves._shown, plots.training(table))
-    assert curves._bar.value == 20
+    same(run._shown, dials.training(table))
+    same(run.static("loss"), dials.training(table, views=["loss"]))
+    assert run._bar.value == 1
 
 
-def test_live_curves_stop_and_go_on():
-    gate, run = threading.Event(), None
-    run = run_of(50, gate)
-    curves = LiveCurves(50).run(run)
+def test_a_live_run_pauses_steps_and_goes_on():
+    run = LiveRun().run(run_of(9), paused=True)
+    assert run.wait() is None and run.state == "paused" and len(run.table()) == 0
+    assert run.step(3).wait() is None and run.state == "paused" and run.table().step.tolist() == [1, 2, 3]
+    same(run._shown, run.static())
+    assert not run._buttons["continue"].disabled and run._buttons["pause"].disabled
+    run._buttons["step"].click()
+    run.wait()
+    assert len(run.table()) == 4
+    assert run.resume().wait() == "the final state" and run.state == "done" and len(run.table()) == 9
+    with pytest.raises(RuntimeError, match="no run is going"):
+        run.step()
+
+
+def test_pausing_a_run_in_its_stride():
+    gate = threading.Semaphore(5)
+
+    def slow():
+        for step in run_of(50):
+            gate.acquire(timeout=10)
+            yield step
+
+    run = LiveRun().run(slow())
+    run.pause()
+    gate.release(50)
+    run.wait()
+    assert run.state == "paused" and len(run.table()) <= 6
+    run._buttons["continue"].click()
+    run.wait()
+    assert run.table().step.tolist() == list(range(1, 51))
+
+
+def test_a_live_run_stops_and_goes_on():
+    gate = threading.Event()
+    steps = run_of(50, gate)
+    run = LiveRun().run(steps)
     with pytest.raises(RuntimeError, match="still going"):
-        curves.run(run)
-    curves._button.click()
+        run.run(steps)
+    run._buttons["stop"].click()
     gate.set()
-    assert curves.wait() is None and curves.state == "stopped"
-    seen = len(curves.table())
-    assert seen < 50
-    assert curves.run(run).wait() == "the final state" and curves.table().step.tolist() == list(range(1, 51))
+    assert run.wait() is None and run.state == "stopped"
+    assert len(run.table()) < 50
+    assert run.run(steps).wait() == "the final state" and run.table().step.tolist() == list(range(1, 51))
 
 
-def test_live_curves_raise_what_the_run_raised(capfd):
-    curves = LiveCurves(5).run(run_of(5, fail_at=3))
+def test_a_live_run_raises_what_the_run_raised(capfd):
+    run = LiveRun().run(run_of(5, fail_at=3))
     with pytest.raises(ZeroDivisionError, match="the run broke"):
-        curves.wait()
-    assert curves.state == "failed" and "the run broke" in curves._said.value and len(curves.table()) == 3
+        run.wait()
+    assert run.state == "failed" and "the run broke" in run._said.value and len(run.table()) == 3
     assert "Exception in thread" not in capfd.readouterr().err
-    curves.run(iter([])).wait()
-    assert curves.state == "done"
+    run.run(iter([])).wait()
+    assert run.state == "done"
 
 
-def test_live_curves_draw_seldom(monkeypatch):
+def test_a_live_run_draws_seldom(monkeypatch):
     clock, drawn = [0.0], []
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(LiveCurves, "draw", lambda self: drawn.append(clock[0]) or setattr(self, "_drawn", clock[0]))
-    curves = LiveCurves(100)
+    monkeypatch.setattr(LiveRun, "draw", lambda self: drawn.append(clock[0]) or setattr(self, "_drawn", clock[0]))
+    run = LiveRun()
     for step in run_of(100):
         clock[0] += 0.05
-        curves.update(step)
-    assert len(curves.table()) == 100 and 10 <= len(drawn) <= 15 and np.diff(drawn).min() >= live.PAUSE
+        run.update(step)
+    assert len(run.table()) == 100 and 10 <= len(drawn) <= 20 and np.diff(drawn).min() >= live.PAUSE - 1e-9
 
 
-def test_live_curves_take_bare_steps():
-    curves = LiveCurves(2)
+def test_a_live_run_takes_bare_steps_and_tells_that_they_take_no_edit():
+    run = LiveRun()
     for progress in (0.5, 1.0):
-        curves.update(SimpleNamespace(progress=progress, terms={"total": 1.0}, tau=0.1))
-    curves.draw()
-    assert curves.table().step.tolist() == [1, 2] and curves._shown.data[0].name == "total"
+        run.update(SimpleNamespace(progress=progress, terms={"total": 1.0}, tau=0.1))
+    run.draw()
+    assert run.table().step.tolist() == [1, 2] and run._shown.data[0].name == "total"
+    run.edit("temperature", 1).run(iter([run.last])).wait()
+    assert run.edits == [] and "takes no edits" in run.refused and "takes no edits" in run._said.value
+
+
+@pytest.mark.parametrize("end", [lambda run: run.close(), lambda run: run.box.close()])
+def test_closing_the_widget_ends_the_run(end):
+    run = LiveRun().run(endless())
+    end(run)
+    run._thread.join(10)
+    assert not run._thread.is_alive() and run.state == "stopped"
+
+
+def endless():
+    while True:
+        yield SimpleNamespace(progress=0.0, terms={"total": 1.0}, tau=0.1)
+
+
+def test_a_kernel_that_ends_takes_its_run_along():
+    code = """
+import atexit
+from itertools import repeat
+from types import SimpleNamespace
+from xmalign_lab.widgets import LiveRun
+run = LiveRun()
+atexit.register(lambda: print(run.state, run._thread.is_alive()))  # called after what `run` registers
+run.run(repeat(SimpleNamespace(progress=0.0, terms={"total": 1.0}, tau=0.1)))
+"""
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "stopped False\n")
+
+
+# --- a run of the real trainer, edited
+
+
+STAGED = (Stage("initialise", 0.5), Stage("refine", 1.0, {"hardness": 1.0}))
+EDITED = replace(SMALL, terms={"info_nce": 1.0, "structure": schedules.Fading(0.5, 0.8)}, epochs=6, stages=STAGED)
+
+
+def edited_run():
+    features, pairs = world()
+    pairs = pairs.assign(score=np.tile(np.linspace(0, 1, len(pairs) // 2), 2))
+    measures = {"validation R@1": lambda step: step.step / 100}
+    return LiveRun(EDITED, pairs, measures), lambda: train(EDITED, features, pairs)
+
+
+def test_a_run_edited_live_is_made_again_from_its_edits_bit_for_bit():
+    run, steps = edited_run()
+    assert list(run._sliders) == ["temperature", "threshold", "structure"] and run._sliders["structure"].value == 0.5
+    run.run(steps(), paused=True).edit("temperature", schedules.Constant(0.5)).step(3).wait()
+    assert run.edits == [{"step": 1, "field": "temperature", "value": {"kind": "constant", "value": 0.5}}]
+    run._sliders["structure"].value = 0.25  # as hands on the sliders do
+    run._sliders["threshold"].value = 0.5
+    run.wait()
+    run.step(2).wait()
+    run._sliders["temperature"].value = 2
+    state = run.resume().wait()
+    assert [(edit["step"], edit["field"]) for edit in run.edits[1:]] == [(3, "terms"), (3, "threshold"), (5, "temperature")]
+    assert run.edits[1]["value"] == {"info_nce": 1.0, "structure": 0.25} and run.edits[2]["value"] == 0.5
+    assert schedules.from_dict(run.edits[3]["value"]) == schedules.Cosine(0.6, 0.2)
+    table, kept = run.table(), json.loads(json.dumps(run.edits))
+    assert table.tau[1] == 0.5 and table["weight/structure"][3:].eq(0.25).all() and run.state == "done"
+    again = list(replay(steps(), kept))
+    pd.testing.assert_frame_equal(pd.DataFrame([s.row() for s in again]), table.drop(columns="validation R@1"), check_exact=True)
+    ours, theirs = state.aligner.state_dict(), again[-1].state.aligner.state_dict()
+    assert all((ours[name] == theirs[name]).all() for name in ours) and again[-1].state.edits == state.edits
+    assert pd.DataFrame([s.row() for s in steps()]).total.iloc[-1] != table.total.iloc[-1]  # the edits mattered
+    notes = [note.text for note in run.static().layout.annotations]
+    assert notes == ["initialise", "refine", "temperature", "terms", "threshold", "temperature"]
+    assert table["validation R@1"].notna().sum() == 6 and "validation R@1" in {t.name for t in run.static().data}
+
+
+def test_an_edit_that_cannot_be_is_told_and_changes_nothing():
+    run, steps = edited_run()
+    run.run(steps(), paused=True).step().wait()
+    for field, value, message in (
+        ("epochs", 3, "'epochs' cannot be edited"),
+        ("threshold", 2.0, "keeps no pair of"),
+        ("temperature", schedules.Constant(-1), "above 0"),
+        ("temperature", 0.3, "temperature was not changed to 0.3"),
+        ("terms", {"infonce": 1.0}, "unknown term"),
+    ):
+        run.edit(field, value).wait()
+        assert message in run.refused and run.state == "paused" and run.edits == []
+    assert "unknown term" in run._said.value
+    run.resume().wait()
+    untouched = pd.DataFrame([s.row() for s in steps()])
+    pd.testing.assert_frame_equal(run.table().drop(columns="validation R@1"), untouched, check_exact=True)
+
+
+def test_a_replay_says_what_it_cannot_send():
+    steps = edited_run()[1]
+    edit = {"step": 2, "field": "threshold", "value": 2.0}
+    with pytest.raises(ValueError, match="'threshold' at step 2 was refused"):
+        list(replay(steps(), [edit]))
+    with pytest.raises(ValueError, match="'threshold' at step 99 was never reached"):
+        list(replay(steps(), [edit | {"step": 99, "value": 0.1}]))
+
+
+# --- the explorer
 
 
 def test_explorer_follows_selection_and_languages():

@@ -17,7 +17,8 @@
     evaluate     retrieval, words, transfer, space: one value per query; significance; means and tests in the report
     study        folds and tasks; baselines, adaptive: methods as recipes; sweep: methods × noise × parallel text
     projection   PCA and UMAP as added columns
-    plots        pure functions → plotly figures; curves: the study's; pictures: HTML with thumbnails; style: their look
+    plots        pure functions → plotly figures; dials: schedules, thresholds, runs; curves: the study's; pictures: HTML with
+                 thumbnails; style: their look
     widgets      the interactive twins of the plots
     cli, doctor  the command `xmalign`
 

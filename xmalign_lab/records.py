@@ -25,6 +25,7 @@ from xmalign_lab import profile
 
 SHOWN_ONLY = (
     "plots.py",
+    "dials.py",
     "curves.py",
     "pictures.py",
     "style.py",

@@ -5,8 +5,8 @@ live run is handed in as an iterator of steps.
 """
 
 from xmalign_lab.widgets.explorer import SpaceExplorer
-from xmalign_lab.widgets.live import LiveCurves
-from xmalign_lab.widgets.schedule import ScheduleSlider
-from xmalign_lab.widgets.threshold import ThresholdSlider
+from xmalign_lab.widgets.live import LiveRun, replay
+from xmalign_lab.widgets.schedule import ScheduleEditor
+from xmalign_lab.widgets.threshold import ThresholdPicker
 
-__all__ = ["LiveCurves", "ScheduleSlider", "SpaceExplorer", "ThresholdSlider"]
+__all__ = ["LiveRun", "ScheduleEditor", "SpaceExplorer", "ThresholdPicker", "replay"]

@@ -1,86 +1,124 @@
-"""Drawing a temperature schedule, and seeing what each temperature does to a softmax."""
+"""Setting a temperature schedule, and seeing what it does to a batch."""
 
 from __future__ import annotations
 
+import contextlib
+import html
+from dataclasses import asdict, replace
+
 import ipywidgets
-import numpy as np
 import plotly.graph_objects as go
 import traitlets
-from plotly.subplots import make_subplots
 
-from xmalign_lab import plots, schedules
-from xmalign_lab.style import dress, number
+from xmalign_lab import dials, schedules
 from xmalign_lab.widgets.twin import Twin, redraw
 
 # One query against twelve candidates, as a trained space might see it: two are hard to tell apart.
 ROW = (0.62, 0.58, 0.47, 0.44, 0.38, 0.31, 0.26, 0.2, 0.13, 0.08, 0.0, -0.1)
+FALL = tuple(zip((0, 0.2, 0.4, 0.6, 0.8, 1), (0.1, 0.09, 0.07, 0.05, 0.03, 0.02), strict=True))
+FAMILIES = {"constant": schedules.Constant(0.1), "linear": schedules.Linear(0.1, 0.02), "cosine": schedules.Cosine(0.1, 0.02)}
+FAMILIES |= {"piecewise": schedules.Piecewise(FALL), "model-aware": schedules.ModelAware()}
+FAMILIES |= {"adaptive": schedules.Adaptive(0.1, 0.02), "per-pair": schedules.PerPair(), "individual": schedules.Individual()}
+NAMES = {type(plan): name for name, plan in FAMILIES.items()}
+# FAMILIES hold where each begins. Temperatures are ratios: their sliders are logarithmic, in exponents of ten.
+LOGARITHMIC = (-3, 1, 0.01)
+LINEAR = {"cycles": (0.5, 20, 0.5), "alpha": (-2, 2, 0.05), "a0": (-1, 1, 0.05), "rho": (0, 12, 0.1)}
+LINEAR |= dict.fromkeys(("memory", "beta", "gamma"), (0, 1, 0.01))
 
 
-class ScheduleSlider(Twin):
-    """A temperature schedule by its traits `shape`, `start`, `end`, `cycles`; `schedule` is what a recipe takes.
+class ScheduleEditor(Twin):
+    """A temperature schedule, `schedule`, as a recipe takes it: pick its `family`, drag its numbers, or set it from Python.
 
-    Left the curve; right softmax(s / τ) over one row of similarities, at the temperature that the schedule has at
-    `progress`. Temperatures are above 0; a trait out of range raises `TraitError`.
+    Drawn is τ over the run and, at `progress`, what it does to a batch (`dials.effect`, in `numbers`): a block of
+    `similarities` (n, m) with the mask of its right pairs; by default one row, its first candidate right. A piecewise
+    schedule has a slider for the height of each control point: sliders, because plotly's movable shapes need a config that
+    its widget does not take. `edit(start=0.3)` changes single numbers. What can be no temperature raises `TraitError` or
+    `ValueError` and is told in `said`; the last good schedule stays.
     """
 
-    shape = traitlets.Enum(("constant", "linear", "cosine"), "cosine")
-    start = traitlets.Float(0.1, min=1e-4, max=10)
-    end = traitlets.Float(0.02, min=1e-4, max=10)
-    cycles = traitlets.Float(0.5, min=0.5, max=20)
+    schedule = traitlets.Any()
+    family = traitlets.Enum(tuple(FAMILIES))
     progress = traitlets.Float(0.0, min=0, max=1)
+    said = traitlets.Unicode()
 
-    def __init__(self, similarities=ROW, positive: int = 0, **traits):
-        super().__init__(**traits)
-        self.similarities, self.positive = np.asarray(similarities, float), positive
-        rulers = {
-            "shape": ipywidgets.ToggleButtons(options=("constant", "linear", "cosine")),
-            "start": ipywidgets.FloatLogSlider(min=-4, max=1, step=0.01, readout_format=".3f"),
-            "end": ipywidgets.FloatLogSlider(min=-4, max=1, step=0.01, readout_format=".3f"),
-            "cycles": ipywidgets.FloatSlider(min=0.5, max=20, step=0.5),
-            "progress": ipywidgets.FloatSlider(min=0, max=1, step=0.01),
-        }
-        for name, ruler in rulers.items():
-            ruler.description = name
-            traitlets.link((self, name), (ruler, "value"))
-        self._rulers, self._shown = rulers, go.FigureWidget(self.static())
-        self._enable()
-        self.observe(lambda change: redraw(self._shown, self.static()), list(rulers))
-        self.observe(lambda change: self._enable(), "shape")
-        self.box = ipywidgets.VBox([*rulers.values(), self._shown])
+    def __init__(self, similarities=ROW, positives=None, schedule: schedules.Schedule = FAMILIES["cosine"], progress=0.0):
+        self.similarities, self.positives = dials.block(similarities, positives)
+        self._last, self._rulers, self._syncing = dict(FAMILIES), {}, False
+        self._shown, self._sliders, words = None, ipywidgets.Box(), ipywidgets.HTML()
+        super().__init__(schedule=schedule, progress=progress)
+        self._shown = go.FigureWidget(self.static())
+        choice = ipywidgets.Dropdown(options=list(FAMILIES), description="family")
+        moment = ipywidgets.FloatSlider(min=0, max=1, step=0.01, description="progress")
+        traitlets.link((self, "family"), (choice, "value"))
+        traitlets.link((self, "progress"), (moment, "value"))
+        traitlets.dlink((self, "said"), (words, "value"), lambda said: f"<b>{html.escape(said)}</b>")
+        self.observe(lambda change: redraw(self._shown, self.static()), ["schedule", "progress"])
+        self.box = ipywidgets.VBox([choice, self._sliders, moment, words, self._shown])
 
-    @property
-    def schedule(self) -> schedules.Schedule:
-        """The Schedule of the traits: Constant(start), Linear(start, end) or Cosine(start, end, cycles)."""
-        if self.shape == "constant":
-            return schedules.Constant(self.start)
-        if self.shape == "linear":
-            return schedules.Linear(self.start, self.end)
-        return schedules.Cosine(self.start, self.end, self.cycles)
+    @traitlets.validate("schedule")
+    def _possible(self, proposal):
+        try:
+            if type(proposal.value) not in NAMES:
+                raise ValueError(f"{proposal.value!r} is no temperature schedule; families are {', '.join(FAMILIES)}")
+            return schedules.as_temperature(proposal.value)
+        except ValueError as error:
+            raise traitlets.TraitError(self._refusal(error)) from None
 
-    def figure(self, plan: schedules.Schedule, progress: float) -> go.Figure:
-        """The curve of `plan`, and the softmax at `progress` of the run."""
-        at, values = schedules.curve(plan)
-        tau = float(np.interp(progress, at, values))
-        curve, row = plots.schedule(plan, progress), plots.temperature_softmax(self.similarities, tau, self.positive)
-        spread = plots.softmax(self.similarities, tau)[1]
-        figure = make_subplots(1, 2, horizontal_spacing=0.12)
-        figure.add_traces(list(curve.data), 1, 1)
-        figure.add_traces(list(row.data), 1, 2)
-        dress(
-            figure,
-            f"{type(plan).__name__} schedule",
-            f"at progress {number(progress)}: τ {number(tau)}, softmax spread over {spread:.1f} candidates",
-            380,
-        )
-        figure.update_xaxes(title_text="progress of training", col=1)
-        figure.update_yaxes(title_text="temperature τ", rangemode="tozero", col=1)
-        figure.update_xaxes(title_text="candidates, the most similar first", col=2)
-        figure.update_yaxes(title_text="probability", range=[0, 1.05], col=2)
-        return figure.update_layout(showlegend=False)
+    @traitlets.observe("schedule")
+    def _follow(self, change):
+        self.said, self.family = "", NAMES[type(change.new)]
+        self._last[self.family], values = change.new, self._values()
+        if list(values) != list(self._rulers):
+            self._rulers = {name: self._ruler(name) for name in values}
+            self._sliders.children = list(self._rulers.values())
+            self._sliders.layout = {"display": "flex", "flex_flow": "row wrap" if self.family == "piecewise" else "column"}
+        self._syncing = True
+        for name, value in values.items():
+            self._rulers[name].value = value
+        self._syncing = False
+
+    @traitlets.observe("family")
+    def _switch(self, change):
+        if NAMES.get(type(self.schedule)) != change.new:
+            self.schedule = self._last[change.new]
+
+    def edit(self, **changes) -> None:
+        """Change fields of the schedule. Raises `ValueError` or `TraitError`, as setting it, if it cannot be."""
+        try:
+            changed = replace(self.schedule, **changes)
+        except (ValueError, TypeError) as error:
+            raise ValueError(self._refusal(error)) from None
+        self.schedule = changed
+
+    def figure(self, schedule: schedules.Schedule, progress: float) -> go.Figure:
+        """τ over the run, and at `progress` its softmax and who is pushed."""
+        figure, self.numbers = dials.effect(schedule, self.similarities, self.positives, progress)
+        return figure
 
     def static(self) -> go.Figure:
         return self.figure(self.schedule, self.progress)
 
-    def _enable(self) -> None:
-        self._rulers["end"].disabled = self.shape == "constant"
-        self._rulers["cycles"].disabled = self.shape != "cosine"
+    def _refusal(self, error: Exception) -> str:
+        self.said = f"{error}. Kept: {self.schedule}"
+        return str(error)
+
+    def _values(self) -> dict[str, float]:
+        """What the sliders show: the schedule's fields, or the heights of its control points."""
+        points = getattr(self.schedule, "points", None)
+        return {f"at {at:g}": value for at, value in points} if points else asdict(self.schedule)
+
+    def _ruler(self, name: str):
+        kind, ends = (ipywidgets.FloatSlider, LINEAR[name]) if name in LINEAR else (ipywidgets.FloatLogSlider, LOGARITHMIC)
+        ruler = kind(**dict(zip(("min", "max", "step"), ends, strict=True)), description=name, readout_format=".3f")
+        if name.startswith("at "):
+            ruler.orientation, ruler.layout = "vertical", {"width": "80px", "height": "150px"}
+        ruler.observe(lambda change: self._dragged(name, change.new), "value")
+        return ruler
+
+    def _dragged(self, name: str, value: float) -> None:
+        change = {name: value}
+        if name.startswith("at "):
+            change = {"points": [(at, value if f"at {at:g}" == name else old) for at, old in self.schedule.points]}
+        with contextlib.suppress(ValueError, traitlets.TraitError):  # told in `said`
+            if not self._syncing:
+                self.edit(**change)

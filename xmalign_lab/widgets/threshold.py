@@ -2,58 +2,111 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Mapping
+
 import ipywidgets
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import traitlets
 
-from xmalign_lab import plots
+from xmalign_lab import dials
+from xmalign_lab import pictures as pages
+from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.widgets.twin import Twin, redraw
 
 
-class ThresholdSlider(Twin):
-    """A slider over pair scores (n,): what falls below `value` is dropped. With `truth` (n,) bool it says how well.
+class ThresholdPicker(Twin):
+    """A slider over the scores of `pairs`: what falls below `value` is dropped, one without a score stays, as in training.
 
-    `value` is the interface: set it from Python and the picture follows; `kept` is the mask to select pairs with:
-    `pairs.select(slider.kept)`. Raises `ValueError` for scores that are not finite.
+    `truth` (n,) bool says which are right. Below the plot stand the pairs nearest the line, with their texts if there is
+    a `corpus` and with `pictures`, data: URIs by row id or by group. `kept` is the mask, `pairs_kept` are the pairs,
+    `words` tell when nothing is left, or nothing of one source. Raises `ValueError` if no pair has a score, for an
+    infinite one, and for a truth of another length.
     """
 
     value = traitlets.Float()
 
-    def __init__(self, scores, truth=None, value: float | None = None):
-        self.scores = np.asarray(scores, float)
-        self.truth = None if truth is None else np.asarray(truth, bool)
-        plots.threshold_counts(self.scores, 0.0, self.truth)
-        low, high = (float(self.scores.min()), float(self.scores.max())) if len(self.scores) else (0.0, 1.0)
-        super().__init__(value=float(np.median(self.scores)) if value is None and len(self.scores) else value or 0.0)
+    def __init__(self, pairs: Pairs, corpus: Corpus | None = None, truth=None, pictures: Mapping | None = None, value=None):
+        self.pairs, self.pictures = pairs, pictures or {}
+        self._text, self._group = (corpus.lookup(c) if corpus is not None else {} for c in ("text", "group"))
+        scores = pairs.rows.score.to_numpy(float)
+        self._of = np.flatnonzero(~np.isnan(scores))
+        if not len(self._of):
+            raise ValueError(f"none of the {len(pairs)} pairs has a score; score them before choosing a threshold")
+        if truth is not None and np.shape(truth) != scores.shape:
+            raise ValueError(f"{len(pairs)} pairs, but truth has shape {np.shape(truth)}")
+        self.scores, self.sources = scores[self._of], pairs.rows.source.to_numpy(object)[self._of]
+        self.truth = None if truth is None else np.asarray(truth, bool)[self._of]
+        super().__init__(value=float(np.median(self.scores)) if value is None else value)
+        low, high = min(self.scores.min(), self.value), max(self.scores.max(), self.value)
         pad = max(high - low, 1e-6) / 100
-        slider = ipywidgets.FloatSlider(
-            self.value,
-            min=min(low, self.value) - pad,
-            max=max(high, self.value) + pad,
-            step=pad / 2,
-            description="threshold",
-            readout_format=".3f",
-        )
-        slider.layout.width = "min(100%, 560px)"
-        self._shown = go.FigureWidget(self.static())
+        slider = ipywidgets.FloatSlider(self.value, min=low - pad, max=high + pad, step=pad / 2, description="threshold")
+        slider.readout_format, slider.layout.width = ".3f", "min(100%, 560px)"
+        self._shown, self._beside = go.FigureWidget(self.static()), ipywidgets.HTML(self.panel())
         traitlets.link((self, "value"), (slider, "value"))
-        self.observe(lambda change: redraw(self._shown, self.static()), "value")
-        self.box = ipywidgets.VBox([slider, self._shown])
+        self.observe(lambda change: self._follow(), "value")
+        self.box = ipywidgets.VBox([slider, self._shown, self._beside])
 
     def figure(self, value: float) -> go.Figure:
-        """The histogram cut at `value`."""
-        return plots.threshold(self.scores, value, self.truth)
+        """The histogram cut at `value`, precision and recall where the truth is known, and what each source keeps."""
+        return dials.threshold(self.scores, value, self.truth, self.sources)
 
     def static(self) -> go.Figure:
         return self.figure(self.value)
 
+    def html(self) -> str:
+        """The static twin with its words and its pairs, as HTML without plotly.js."""
+        return super().html() + self.panel()
+
     @property
     def kept(self) -> np.ndarray:
-        """Which pairs stay: score ≥ `value`, (n,) bool."""
-        return self.scores >= self.value
+        """Which pairs stay: not (score < `value`), (n,) bool."""
+        return ~(self.pairs.rows.score.to_numpy(float) < self.value)
+
+    @property
+    def pairs_kept(self) -> Pairs:
+        return self.pairs.select(self.kept)
 
     @property
     def counts(self) -> dict[str, float]:
-        """kept, of; with `truth` also precision and recall."""
-        return plots.threshold_counts(self.scores, self.value, self.truth)
+        """kept, of, among the pairs with a score; with `truth` also precision and recall."""
+        return dials.threshold_counts(self.scores, self.value, self.truth)
+
+    @property
+    def words(self) -> str:
+        """What would go wrong: '' or a sentence for each source that keeps no pair."""
+        table, lost = self.pairs.rows, ~self.kept
+        if lost.all():
+            return f"This threshold keeps none of the {len(table):,} pairs: the highest score is {self.scores.max():.3g}."
+        best = table.score.groupby(table.source, sort=False).max()[pd.Series(lost).groupby(table.source, sort=False).all()]
+        tell = "{} is left without a pair: its highest score is {:.3g}."
+        return " ".join(tell.format(dials.relation_name(source), score) for source, score in best.items())
+
+    def panel(self, most: int = 8) -> str:
+        """HTML: the words, and the `most` pairs whose scores are nearest to `value`, best first."""
+        near = np.argsort(np.abs(self.scores - self.value), kind="stable")[:most]
+        rows, above = [], True
+        for i in near[np.argsort(-self.scores[near], kind="stable")]:
+            kept, pair = self.scores[i] >= self.value, self.pairs.rows.iloc[self._of[i]]
+            truth = "" if self.truth is None else "✓ right" if self.truth[i] else "✗ wrong"
+            cells = [f"{self.scores[i]:.3f}", "kept" if kept else "dropped", self._said(pair.left), self._said(pair.right), truth]
+            line = "2px dashed" if above and not kept else "1px solid #8884"
+            rows.append(
+                f'<tr style="border-top:{line}">' + "".join(f'<td style="padding:4px 10px">{c}</td>' for c in cells) + "</tr>"
+            )
+            above = kept
+        table = f'<table style="border-collapse:collapse;text-align:left">{"".join(rows)}</table>'
+        return f'<div style="{pages.FRAME}"><p><b>{html.escape(self.words)}</b></p>The pairs nearest the line{table}</div>'
+
+    def _said(self, row_id: str) -> str:
+        """A row's picture, or its group's, and its text; its id where there is neither."""
+        picture = self.pictures.get(row_id) or self.pictures.get(self._group.get(row_id))
+        text = self._text.get(row_id) or ("" if picture else row_id)
+        shown = f'<img src="{html.escape(picture)}" alt="" height="40" style="vertical-align:middle"> ' if picture else ""
+        return f"{shown}<bdi>{html.escape(str(text))}</bdi>"
+
+    def _follow(self) -> None:
+        redraw(self._shown, self.static())
+        self._beside.value = self.panel()

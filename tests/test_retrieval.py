@@ -268,3 +268,8 @@ def test_every_metric_has_a_value_per_query():
     for metric, lang in itertools.product(METRICS, ["swh_Latn"]):
         values = per_query(table, metric)
         assert values.lang.unique().tolist() == [lang] and values["query"].is_unique and np.isfinite(values.value).all()
+
+
+def test_a_query_without_a_rank_is_no_miss():
+    assert [METRICS[name](np.array([1.0, np.nan, 7.0])).tolist()[::2] for name in ("R@1", "R@10")] == [[1, 0], [1, 1]]
+    assert all(np.isnan(METRICS[name](np.array([1.0, np.nan]))[1]) for name in ("R@1", "R@5", "R@10", "MRR"))

@@ -114,12 +114,17 @@ def precision_gain(query: np.ndarray, rank: np.ndarray) -> pd.DataFrame:
     return per.assign(ndcg=per.gain / per.ideal)[["rank", "ap", "ndcg"]].reset_index(drop=True)
 
 
+def _within(rank: np.ndarray, k: int) -> np.ndarray:
+    """1 where the rank is at most k, 0 where it is not, NaN where there is none: not asked is no miss."""
+    return np.where(np.isnan(rank), np.nan, rank <= k)
+
+
 COLUMN_OF = {"mAP": "ap", "nDCG": "ndcg"}  # every other metric is a function of the column "rank"
 METRICS = {
     "MRR": lambda rank: 1 / rank,
-    "R@1": lambda rank: (rank <= 1).astype(float),
-    "R@5": lambda rank: (rank <= 5).astype(float),
-    "R@10": lambda rank: (rank <= 10).astype(float),
+    "R@1": lambda rank: _within(rank, 1),
+    "R@5": lambda rank: _within(rank, 5),
+    "R@10": lambda rank: _within(rank, 10),
     "mean rank": lambda rank: rank.astype(float),
     "mAP": lambda ap: ap,
     "nDCG": lambda ndcg: ndcg,

@@ -127,6 +127,8 @@ def test_schedule_editor_gives_the_schedule_of_its_family_and_sliders():
     same(editor._shown, editor.figure(schedules.Cosine(0.2, 0.03), 0.25))
     editor._rulers["start"].value = 0.1  # as a hand on the slider does
     assert editor.schedule == schedules.Cosine(0.1, 0.03)
+    editor._rulers["start"].value = 0.1005  # as a browser does, which puts a value on the slider's grid
+    assert editor.schedule == schedules.Cosine(0.1, 0.03)
     editor.family = "linear"
     assert editor.schedule == schedules.Linear(0.1, 0.02) and list(editor._rulers) == ["start", "end"]
     editor.box.children[0].value = "cosine"  # what was there is kept

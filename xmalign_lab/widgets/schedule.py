@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import math
 from dataclasses import asdict, replace
 
 import ipywidgets
@@ -112,13 +113,17 @@ class ScheduleEditor(Twin):
         ruler = kind(**dict(zip(("min", "max", "step"), ends, strict=True)), description=name, readout_format=".3f")
         if name.startswith("at "):
             ruler.orientation, ruler.layout = "vertical", {"width": "80px", "height": "150px"}
-        ruler.observe(lambda change: self._dragged(name, change.new), "value")
+        ruler.observe(lambda change: self._dragged(name, ruler, change.new), "value")
         return ruler
 
-    def _dragged(self, name: str, value: float) -> None:
+    def _dragged(self, name: str, ruler, value: float) -> None:
+        if self._syncing or self._rulers.get(name) is not ruler:
+            return
+        held = self._values()[name]
+        if abs(value - held if name in LINEAR else math.log10(value / held)) < 0.51 * ruler.step:
+            return  # the browser sends a value back that it has put on the slider's grid: nobody dragged
         change = {name: value}
         if name.startswith("at "):
             change = {"points": [(at, value if f"at {at:g}" == name else old) for at, old in self.schedule.points]}
         with contextlib.suppress(ValueError, traitlets.TraitError):  # told in `said`
-            if not self._syncing:
-                self.edit(**change)
+            self.edit(**change)

@@ -9,16 +9,30 @@ import traitlets
 def redraw(shown: go.FigureWidget, wanted: go.Figure) -> None:
     """Make `shown` look like `wanted`, in one message to the browser; traces keep their identity, so zoom stays.
 
-    Both have the same traces in the same order, unless their number differs: then they are replaced.
+    Each property is sent for all traces: of those that a batch leaves out plotly's widget would lose the value. Where the
+    number of traces, panels, shapes or notes has changed, the whole is replaced: plotly.js refuses a message that both
+    adds a part and sets something within it. Traces are of one type.
     """
-    with shown.batch_update():
-        if len(shown.data) == len(wanted.data):
-            for old, new in zip(shown.data, wanted.data, strict=True):
-                old.update(new.to_plotly_json())
-        else:
-            shown.data = ()
-            shown.add_traces([go.Figure(wanted).data[i] for i in range(len(wanted.data))])
-        shown.layout.update(wanted.layout.to_plotly_json())
+    if _parts(shown) != _parts(wanted):
+        shown.data = ()
+        shown.layout = wanted.layout
+        shown.add_traces(list(wanted.data))
+        return
+    traces = [_flat(trace.to_plotly_json()) for trace in wanted.data]
+    names = {name for trace in traces for name in trace} - {"type"}
+    layout = {name: value for name, value in _flat(wanted.layout.to_plotly_json()).items() if not name.startswith("template")}
+    shown.plotly_update({name: [trace.get(name) for trace in traces] for name in names}, layout)
+
+
+def _parts(figure: go.Figure) -> tuple:
+    panels = {name for name in figure.layout.to_plotly_json() if name.startswith(("xaxis", "yaxis", "legend"))}
+    return len(figure.data), len(figure.layout.shapes), len(figure.layout.annotations), panels
+
+
+def _flat(properties: dict, path: str = "") -> dict:
+    """{"line": {"color": c}} as {"line.color": c}."""
+    parts = [_flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v} for k, v in properties.items()]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 class Twin(traitlets.HasTraits):

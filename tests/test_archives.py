@@ -216,13 +216,69 @@ def test_fetch_without_a_name_lists_what_there_is(data, capsys):
     (data / "sib200/swh_Latn").mkdir(parents=True)
     (data / "sib200/swh_Latn/train.tsv").touch()
     assert cli.main(["fetch"]) == 0
-    said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert set(said) == set(corpora.available().name)
-    assert "here" in said["sib200"] and str(data / "sib200") in said["sib200"]
-    assert "absent" in said["muse"] and "github.com/facebookresearch/MUSE" in said["muse"]
+    printed = capsys.readouterr().out
+    header, *listed, blank, legend = printed.splitlines()
+    assert header.split() == ["name", "state", "seen_real", "folder", "licence"] and "seen_real: " in legend
+    rows, how = {}, {}
+    for line in listed:
+        if line.startswith(" "):
+            how[list(rows)[-1]] = line.strip()
+        else:
+            rows[line.split()[0]] = line
+    assert list(rows) == list(corpora.available().name) and set(rows) == set(corpora.cards())
+    assert rows["sib200"].split(maxsplit=4)[1:] == ["here", "yes", str(data / "sib200"), "Apache-2.0, CC-BY-SA-4.0"]
+    assert rows["muse"].split(maxsplit=4)[1:] == ["bring", "no", str(data / "muse"), "CC-BY-NC-4.0"]
+    assert rows["emoji"].split()[1:4] == ["fetch", "yes", str(data / "emoji")] and how["emoji"] == "→ xmalign fetch emoji"
+    assert how["muse"].startswith("→ download") and how["muse"].endswith(str(data / "muse"))
+    assert how["ntrex"].endswith(f"NTREX {data / 'ntrex'}") and "sib200" not in how
+    assert rows["scenes"].split()[1:4] == ["here", "yes", "-"] and "load('scenes')" in how["scenes"]
+    for arguments in (["--list"], ["muse", "--list"]):
+        assert cli.main(["fetch", *arguments]) == 0 and capsys.readouterr().out == printed
 
 
-def test_fetch_knows_its_names(data, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["fetch", "nonsense"])
-    assert "belebele" in capsys.readouterr().err
+def test_vectors_are_listed_as_here_once_they_are(data):
+    (data / "fasttext").mkdir()
+    assert not corpora.available().set_index("name").present["fasttext"]
+    (data / "fasttext/cc.sw.300.vec.gz").touch()
+    assert corpora.available().set_index("name").present["fasttext"]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("sib200", "sib200"),
+        ("sib-200", "sib200"),
+        ("SIB200", "sib200"),
+        ("Tatoeba", "tatoeba"),
+        ("laser_tatoeba", "tatoeba"),
+        ("flores", "flores200"),
+        ("NTREX-128", "ntrex"),
+        ("XL-WA", "xlwa"),
+        ("bli_xling_eval", "xling_eval"),
+        ("awesome-align", "awesome"),
+        ("table", "table"),
+        ("tables", "table"),
+    ],
+)
+def test_names_are_understood_in_other_spellings(said, meant):
+    assert corpora.named(said) == meant
+
+
+def test_an_exact_name_is_never_taken_for_a_longer_one(monkeypatch):
+    monkeypatch.setattr(corpora, "cards", lambda: {"muse": {}, "muse_large": {}})
+    assert corpora.named("MUSE") == "muse" and corpora.named("muse-large") == "muse_large"
+
+
+@pytest.mark.parametrize("name", ["nonsense", "e", "ji", "-", "sib200 tatoeba"])
+def test_a_name_that_is_none_or_several_is_refused_in_one_line(data, capsys, name):
+    assert cli.main(["fetch", name]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"xmalign fetch: no single source is called {name!r}; there are ") and said.count("\n") == 1
+    assert "belebele" in said and left(data) == []
+
+
+def test_an_alias_fetches_what_its_name_does(data, capsys):
+    (data / "sib200/swh_Latn").mkdir(parents=True)
+    (data / "sib200/swh_Latn/train.tsv").touch()
+    assert cli.main(["fetch", "SIB-200"]) == 0
+    assert capsys.readouterr().out == f"SIB-200: {data / 'sib200'}\n"

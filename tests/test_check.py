@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from xmalign_lab import cli
 from xmalign_lab.corpora.check import check_table, difference_hash
 from xmalign_lab.corpus import Corpus
 
@@ -59,7 +60,9 @@ def test_a_copy_within_a_split_is_no_leak(pictures):
 def test_without_splits_families_are_compared(pictures, capsys):
     rows = [image("0", "g", pictures / "0.png"), image("again", "h", pictures / "again.jpg")]
     assert found(corpus(rows), "near-copy of a picture") == {("0", "again")}
-    assert "families (no row has a split yet): 1 finding" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        "mine: 2 rows compared between families (no row has a split yet): 1 × near-copy of a picture\n"
+    )
     joined = corpus([{**row, "family": "f"} for row in rows])
     assert check_table(joined).empty
 
@@ -129,3 +132,63 @@ def test_hash_by_hand():
     assert colours.shape == (192,)
     clear, white = Image.new("RGBA", (9, 8), (0, 0, 0, 0)), Image.new("RGBA", (9, 8), "white")
     assert np.array_equal(difference_hash(clear)[1], difference_hash(white)[1])
+
+
+# The command
+
+
+@pytest.fixture
+def checked(tmp_path, capsys, monkeypatch):
+    """`xmalign check` on the lines of a table; returns its status and what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*lines, **options):
+        (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        status = cli.main(["check", "mine.csv", *(part for name, value in options.items() for part in (f"--{name}", value))])
+        said = capsys.readouterr()
+        return status, said.out.splitlines(), said.err
+
+    return run
+
+
+def test_a_clean_table_gives_one_line(checked):
+    status, said, _ = checked(
+        "group,lang,text,split", "a,en,two cats,train", "a,sw,paka wawili,train", "b,en,x,test", "b,sw,y,test"
+    )
+    assert (status, said) == (0, ["mine.csv: 4 rows compared between splits: nothing leaks"])
+
+
+def test_findings_come_first_with_file_and_line(checked):
+    dog = "a small dog runs over the green field"
+    status, said, _ = checked(
+        "id,group,lang,text,split", f"1,a,en,{dog},train", "2,a,sw,mbwa,train", f"3,b,en,{dog}s,test", "4,b,sw,mbwa,test"
+    )
+    assert status == 1 and said == [
+        "mine.csv, line 5: one meaning in two groups with line 3: swh_Latn 'mbwa': groups 'a', 'b'",
+        f"mine.csv, line 4: near-copy of a text with line 2: {dog!r} – {dog + 's'!r}",
+        "mine.csv: 4 rows compared between splits: 1 × one meaning in two groups, 1 × near-copy of a text",
+    ]
+
+
+@pytest.mark.parametrize("header", ["id,group,lang,text,image", "group,lang,text,image"])
+def test_rows_with_text_and_picture_are_found_by_their_line(checked, pictures, header):
+    own = ("7,", "8,") if header.startswith("id") else ("", "")
+    status, said, _ = checked(header, f"{own[0]}a,en,two cats,0.png", f"{own[1]}b,en,two cats,again.jpg", images=str(pictures))
+    assert status == 1 and [line.partition(" with line 2: ")[0] for line in said[:2]] == [
+        "mine.csv, line 3: one meaning in two groups",
+        "mine.csv, line 3: near-copy of a picture",
+    ]
+
+
+def test_many_findings_are_counted_and_the_first_shown(checked):
+    rows = [f"g{k},{lang},{said}" for k in range(31) for lang, said in (("en", "a red heart"), ("sw", f"moyo {k}"))]
+    status, said, _ = checked("group,lang,text", *rows)
+    assert status == 1 and sum(line.startswith("mine.csv, line") for line in said) == 20
+    assert said[20].startswith("… and 10 more: one meaning in two groups; xmalign_lab.corpora.check.check_table")
+    assert said[21].endswith(": 30 × one meaning in two groups") and len(said) == 22
+
+
+def test_bad_rows_end_the_check_with_one_line(checked):
+    status, said, error = checked("group,lang,text", "a,en,x", "a,xx,y")
+    assert status == 1 and said == []
+    assert error.startswith("xmalign check: mine.csv, line 3: unknown language code 'xx'") and error.count("\n") == 1

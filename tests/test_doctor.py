@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import re
 import sys
 import tomllib
 from collections import namedtuple
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from xmalign_lab import cli, doctor, profile
+from xmalign_lab.corpora import emoji, review
 
 
 def finding(name):
@@ -114,14 +116,16 @@ def test_little_disk_and_no_npm_are_notes(monkeypatch):
 
 def test_emoji_data_missing_in_part(monkeypatch, tmp_path):
     monkeypatch.setenv("XMALIGN_DATA", str(tmp_path))
-    for name in doctor.EMOJI[1:]:
+    names = [name for name in emoji.PARTS if name != "openmoji"]
+    for name in names:
+        found = finding("emoji data")
+        assert not found.ok and not found.needed and found.mend == "xmalign fetch emoji"
+        assert found.value == f"{tmp_path / 'emoji' / 'node_modules' / name} is not there"
         (tmp_path / "emoji" / "node_modules" / name).mkdir(parents=True)
         (tmp_path / "emoji" / "node_modules" / name / "package.json").write_text("{}")
-    found = finding("emoji data")
-    assert not found.ok and found.value.endswith(f": {doctor.EMOJI[0]}") and found.mend == "xmalign fetch emoji"
-    (tmp_path / "emoji" / "node_modules" / doctor.EMOJI[0]).mkdir()
-    (tmp_path / "emoji" / "node_modules" / doctor.EMOJI[0] / "package.json").write_text("{}")
     assert finding("emoji data").ok
+    failing_import(monkeypatch, "xmalign_lab.corpora.emoji", ImportError("no pandas"))
+    assert not finding("emoji data").ok and "no pandas" in finding("emoji data").value
 
 
 def test_the_command_prints_mends_and_its_status_says_whether_work_can_go_on(monkeypatch, capsys):
@@ -144,9 +148,81 @@ def test_lowest_versions_are_those_of_pyproject():
 
 
 def test_commands_end_with_a_message_not_a_traceback(monkeypatch, capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        cli.main(["fetch", "nonsense"])
+    assert cli.main(["fetch", "nonsense"]) == 1
     assert "emoji" in capsys.readouterr().err
     monkeypatch.setattr(cli, "_languages", lambda options: (_ for _ in ()).throw(ValueError("row 3 of t.csv")))
     assert cli.main(["languages"]) == 1
     assert capsys.readouterr().err == "xmalign languages: row 3 of t.csv\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "out/mine.csv"), "out/mine.csv: No such file or directory"),
+        (ModuleNotFoundError("No module named 'sklearn'"), "No module named 'sklearn'"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_other_errors_end_with_a_message_too(monkeypatch, capsys, error, said):
+    monkeypatch.setattr(cli, "_languages", lambda options: (_ for _ in ()).throw(error))
+    assert cli.main(["languages"]) == 1
+    assert capsys.readouterr().err == f"xmalign languages: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check"], "xmalign check: the following arguments are required: table; see xmalign check --help"),
+        (["lagnuages"], "xmalign: argument COMMAND: invalid choice: 'lagnuages'"),
+        (["languages", "sw"], "xmalign: unrecognized arguments: sw"),
+        (["review", "out.csv", "--languages"], "xmalign review: argument --languages: expected at least one argument"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(capsys, arguments, said):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    printed = capsys.readouterr().err
+    assert stopped.value.code == 2 and printed.startswith(said) and printed.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert cli.main([]) == 2
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(versions, capsys):
+    project = tomllib.loads((profile.repository() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"xmalign {project['version']}\n"
+    versions["xmalign-lab"] = None
+    assert cli.main(["--version"]) == 1 and "xmalign-lab" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nosuch.csv", None, "cannot be read, No such file or directory"),
+        ("folder.csv", ..., "cannot be read, Is a directory"),
+        ("empty.csv", b"", "row 1: column 'language' is missing"),
+        ("latin.csv", "language\ngrößer\n".encode("latin-1"), "line 2: not UTF-8"),
+        ("open.csv", ",".join(review.COLUMNS).encode() + b'\nswh_Latn,"' + b"x\n" * 100_000, "row .*: a quote opens here"),
+    ],
+)
+def test_a_review_that_cannot_be_signed_is_named(tmp_path, capsys, name, content, said):
+    path = tmp_path / name
+    if content is ...:
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    assert cli.main(["review", "--sign", str(path)]) == 1
+    printed = capsys.readouterr().err
+    assert re.match(f"xmalign review: {re.escape(str(path))}[:,] {said}", printed) and printed.count("\n") == 1
+
+
+def test_a_review_is_not_written_over_or_into_nowhere(tmp_path, capsys):
+    (tmp_path / "mine.csv").write_text("answers")
+    assert cli.main(["review", str(tmp_path / "mine.csv")]) == 1
+    assert "mine.csv is there already, perhaps with answers; name another file" in capsys.readouterr().err
+    assert (tmp_path / "mine.csv").read_text() == "answers"
+    assert cli.main(["review", str(tmp_path / "nowhere/mine.csv")]) == 1
+    assert capsys.readouterr().err == f"xmalign review: {tmp_path / 'nowhere/mine.csv'}: No such file or directory\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ from xmalign_lab.corpora import emoji, npm
 from xmalign_lab.corpus import CorpusError, split_by_family
 
 HEART, FLAG, DOG, FARMER, RUNNER = "2764-FE0F", "1F3F3-FE0F-200D-1F308", "1F415", "1F469-200D-1F33E", "1F3C3"
+FETCHED = profile.repository() / "data"  # where `make` puts them; the tests have a data root of their own
 DRAWN = (HEART, FLAG, DOG, FARMER, RUNNER)
 NAMES = {  # as CLDR writes them: some keys with U+FE0F, some without, some texts decomposed
     "en": {"❤": "red heart", "🏳️‍🌈": "rainbow flag", "🐕": "dog", "👩‍🌾": "woman farmer", "🏃": "person running"},
@@ -178,6 +180,42 @@ def test_naming_and_all_languages(root, monkeypatch):
     assert names.to_dict() == {"eng_Latn": 6, "swh_Latn": 4, "sin_Sinh": 2, "yor_Latn": 1, "ceb_Latn": 0}
     monkeypatch.setattr(emoji, "WELL_NAMED", 3)
     assert emoji.load(None, root).languages == ["eng_Latn", "swh_Latn"]
+
+
+def test_the_rule_of_what_counts_as_named(root, monkeypatch):
+    """Drawn by both, plain and derived together, an empty name is none, `und` is no language, a region is its own code."""
+    packages = emoji.folder(root)
+
+    def name(locale, said, key="annotations"):
+        package = next(package for package, one in emoji.ANNOTATIONS if one == key)
+        entries = {sign: {"default": ["x"], "tts": [text]} for sign, text in said.items()}
+        write(packages / package / key / locale / "annotations.json", {key: {"annotations": entries}})
+
+    name("de", {"🐕": "Hund", "❤": "", "😀": "Gesicht"})  # one of three: the face is not drawn by Twitter
+    name("de", {"🏃🏻": "Läufer"}, "annotationsDerived")
+    name("de-CH", {"🐕": "Hund"})
+    name("nb", {"🐕": "hund"})
+    name("no", {"🐕": "hund", "❤": "hjerte"})  # the same code as nb: read once, and counted once
+    name("und", {"🐕": "x", "❤": "y", "🏃": "z"})
+    emoji._locales.cache_clear()
+    names = emoji.naming(root).set_index("lang").names
+    assert (names["deu_Latn"], names["deu_Latn_CH"], names["nob_Latn"]) == (2, 1, 1) and names.index.is_unique
+    assert set(names.index) == {"eng_Latn", "swh_Latn", "sin_Sinh", "yor_Latn", "ceb_Latn", "deu_Latn", "deu_Latn_CH", "nob_Latn"}
+    monkeypatch.setattr(emoji, "WELL_NAMED", 1)  # more than: one name does not do
+    assert set(emoji.load(None, root).languages) == {"eng_Latn", "swh_Latn", "sin_Sinh", "deu_Latn"}
+
+
+def test_the_card_says_the_number_that_the_rule_gives_on_the_fetched_data():
+    if emoji.missing(FETCHED):
+        pytest.skip("the emoji are not fetched into data/ (xmalign fetch emoji)")
+    said = re.search(
+        r"more than ([\d,]+) of the ([\d,]+) emoji.*: (\d+) codes, (\d+) languages", corpora.cards()["emoji"]["languages"]
+    )
+    least, drawn, many, languages = (int(number.replace(",", "")) for number in said.groups())
+    named = emoji.naming(FETCHED)
+    well = named.lang[named.names > emoji.WELL_NAMED]
+    assert (least, drawn) == (emoji.WELL_NAMED, len(emoji._pictured(FETCHED, ("google", "twitter"), True)))
+    assert (many, languages) == (len(well), well.str.split("_").str[0].nunique())
 
 
 @pytest.mark.parametrize(

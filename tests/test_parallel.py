@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from xmalign_lab import corpora
+from xmalign_lab import corpora, profile
 from xmalign_lab.corpora import lines
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.pairs.parallel import partition
@@ -249,9 +249,10 @@ def test_every_source_has_a_card_a_reader_and_a_place():
         assert ("url" in card) == ("sha256" in card), name
     assert {name for name in sources if not cards[name]["seen_real"]} == {"flores200", "ntrex", "belebele", "muse", "panlex"}
     assert any("not be used for training" in note for note in cards["flores200"]["notes"])
-    table = corpora.available("/nowhere").set_index("name")
+    table, there = corpora.available("/nowhere").set_index("name"), corpora.cards("/nowhere")
     assert set(sources) <= set(table.index) and not table.present[list(sources)].any()
-    assert table.how["sib200"] == cards["sib200"]["get"]
+    assert table.how["sib200"] == there["sib200"]["get"] == "git clone https://github.com/dadelani/sib-200 /nowhere/sib200"
+    assert all(str(profile.data_root() / sources[name].folder) in cards[name]["get"] for name in sources)
 
 
 # Where pairs come from

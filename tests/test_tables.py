@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from xmalign_lab import corpora
-from xmalign_lab.corpora.tables import load_table
+from xmalign_lab.corpora.tables import load_table, places
 from xmalign_lab.corpus import CorpusError
 
 GOOD = "id,group,lang,text,image\n1,dog,,,dog.png\n2,dog,en,a dog,\n3,dog,sw,mbwa,\n"
@@ -154,6 +154,34 @@ def test_bad_tables_are_named(folder, text, name, said):
 def test_no_such_table(folder):
     with pytest.raises(CorpusError, match="mine.csv: no such file"):
         load_table(folder / "mine.csv")
+    for name in ("mine.csv", "mine"):
+        (folder / name).mkdir()
+        with pytest.raises(CorpusError, match=f"{name}: a folder; name the table in it"):
+            load_table(folder / name)
+
+
+def test_no_such_folder_of_pictures(folder):
+    with pytest.raises(CorpusError, match="pictures: no such folder of pictures"):
+        load_table(table(folder, "group,lang,text\na,en,x\na,sw,y\n"), images=folder / "pictures")
+
+
+@pytest.mark.parametrize("column", ["id", "group", "lang", "text", "image"])
+def test_a_cell_with_several_values_is_no_text_of_its_own(folder, column):
+    rows = [{"id": "1", "group": "a", "lang": "en", "text": "x"}, {"id": "2", "group": "a", "lang": "sw", "text": "y"}]
+    rows[1][column] = ["one", "two"]
+    path = table(folder, "\n".join(json.dumps(row) for row in rows), "mine.jsonl")
+    with pytest.raises(CorpusError, match=f"mine.jsonl, line 2: '{column}' holds several values; make a row of each"):
+        load_table(path)
+    if column == "text":
+        pd.DataFrame({"group": ["a", "a"], "lang": ["en", "sw"], "text": [["x", "z"], ["y"]]}).to_parquet(folder / "m.parquet")
+        with pytest.raises(CorpusError, match=r"m.parquet, row 1: 'text' holds several values.*\(and 1 more: row 2\)"):
+            load_table(folder / "m.parquet")
+
+
+def test_places_are_those_of_the_rows(folder):
+    path = table(folder, 'group,text,image,lang\na,"two\nlines",dog.png,sw\na,,dog.png,\n')
+    where = places(path)
+    assert [where[row] for row in load_table(path).rows.id] == ["line 2", "line 4", "line 2"]
 
 
 def test_by_name_and_by_language(folder):

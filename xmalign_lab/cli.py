@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
-from xmalign_lab import profile
+
+class Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status. Bad data end with their message, not with a traceback."""
+    if hasattr(sys.stdout, "reconfigure"):  # a redirected Windows console cannot write every sign
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = None
         return 0
-    except (ValueError, OSError, RuntimeError) as error:  # CorpusError is a ValueError
-        print(f"xmalign {options.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, ImportError, KeyboardInterrupt) as error:  # CorpusError is a ValueError
+        said = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error) or "interrupted"
+        print(f"xmalign {options.command or ''}: {said}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="xmalign", description="A bench for cross-lingual image–text alignment.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = Parser(prog="xmalign", description="A bench for cross-lingual image–text alignment.")
+    parser.add_argument("--version", dest="run", action="store_const", const=_version, help="the version that is installed")
+    parser.set_defaults(run=lambda options: parser.print_help() or 2)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, run, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
@@ -33,18 +44,24 @@ def _parser() -> argparse.ArgumentParser:
 
     command("doctor", _doctor, "versions, device, data, and the command that mends each problem")
     fetch = command("fetch", _fetch, "download a data set into the data folder, or say how to get it; without a name, list them")
-    cards = sorted(path.stem for path in (profile.repository() / "data").glob("*.toml"))
-    fetch.add_argument("name", nargs="?", choices=cards, help="a card in data/; without it, what there is is listed")
-    fetch.add_argument("--openmoji", action="store_true", help="with OpenMoji's drawings as a third vendor")
+    fetch.add_argument("name", nargs="?", help="a name from the list, such as sib200; SIB-200 does too")
+    fetch.add_argument("--list", action="store_true", help="the list: what is here, licences, folders, and how to get the rest")
+    fetch.add_argument("--openmoji", action="store_true", help="emoji with OpenMoji's drawings as a third vendor")
     check = command("check", _check, "look through your own table for what leaks between splits")
     check.add_argument("table", type=Path, help="CSV, TSV, Parquet or JSONL")
     check.add_argument("--images", type=Path, help="folder of the pictures (default: the table's folder)")
     review = command("review", _review, "write every form of the scene grammars as a CSV for a speaker to review")
     review.add_argument("out", type=Path, help="the CSV to write, or with --sign to read")
     review.add_argument("--sign", action="store_true", help="read the filled-in CSV and put its reviewers into the lexicon")
-    review.add_argument("--languages", nargs="*", default=None, metavar="CODE", help="for instance swh_Latn (default: all)")
+    review.add_argument("--languages", nargs="+", metavar="CODE", help="for instance swh_Latn (default: all)")
     command("languages", _languages, "every language code, with its name, script, family and resource tier")
     return parser
+
+
+def _version(options) -> None:
+    from importlib.metadata import version
+
+    print(f"xmalign {version('xmalign-lab')}")
 
 
 def _doctor(options) -> int:
@@ -58,20 +75,34 @@ def _doctor(options) -> int:
 def _fetch(options) -> None:
     from xmalign_lab import corpora
 
-    if options.name:
+    if options.name and not options.list:
         print(f"{options.name}: {corpora.fetch(options.name, options.openmoji)}")
-    else:
-        for row in corpora.available().itertuples():
-            print(f"{row.name:<11} {'here' if row.present else 'absent':<7} {row.how}")
+        return
+    table = corpora.available()
+    wide = table.folder.str.len().max()
+    print(f"{'name':<10}  state  seen_real  {'folder':<{wide}}  licence")
+    for row in table.itertuples():
+        state, seen = "here" if row.present else "fetch" if row.fetched else "bring", "yes" if row.seen_real else "no"
+        licence = re.sub(r" \(.*?\)", "", row.licence)  # without what each part of it is for: the card has that
+        print(f"{row.name:<10}  {state:<5}  {seen:<9}  {row.folder or '-':<{wide}}  {licence}")
+        if not (row.present and row.folder):
+            print(f"{'':<10}  → {row.how}")
+    print("\nfetch: `xmalign fetch NAME` gets it; bring: you get it, as → says; seen_real: the reader has met the true files")
 
 
 def _check(options) -> int:
     from xmalign_lab.corpora.check import check_table
-    from xmalign_lab.corpora.tables import load_table
+    from xmalign_lab.corpora.tables import load_table, places
 
-    findings = check_table(load_table(options.table, options.images))
-    if len(findings):
-        print(findings.to_string(index=False))
+    verdict = []
+    findings = check_table(load_table(options.table, options.images), say=verdict.append)
+    place = places(options.table)
+    for leak, rows in findings.groupby("leak", sort=False):
+        for row in rows.head(20).itertuples():
+            print(f"{options.table}, {place[row.b]}: {leak} with {place[row.a]}: {row.what}")
+        if len(rows) > 20:
+            print(f"… and {len(rows) - 20:,} more: {leak}; xmalign_lab.corpora.check.check_table returns them all")
+    print(*verdict)
     return int(len(findings) > 0)
 
 

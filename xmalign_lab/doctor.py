@@ -25,12 +25,6 @@ PACKAGES = {
     "jupyterlab": "4",
     "umap-learn": "0",
 }
-EMOJI = (
-    "cldr-annotations-full",
-    "cldr-annotations-derived-full",
-    "emoji-datasource-google",
-    "emoji-datasource-twitter",
-)
 LOWEST_PYTHON = (3, 11)
 FREE_DISK_GB = 2.0
 INSTALL = f"{sys.executable} -m pip install -c constraints.txt -e '.[lab]'"
@@ -150,9 +144,7 @@ def _cache() -> Finding:
 
 def _disk() -> Finding:
     folder = profile.cache_root()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 1e9
+    free = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free / 1e9
     return Finding("disk", f"{free:.1f} GB free", free >= FREE_DISK_GB, "make clean", needed=False)
 
 
@@ -163,7 +155,9 @@ def _npm() -> Finding:
 
 
 def _emoji() -> Finding:
-    root = profile.data_root()
-    missing = [name for name in EMOJI if not (root / "emoji" / "node_modules" / name / "package.json").is_file()]
-    value = f"all packages under {root}" if not missing else f"missing under {root}: {', '.join(missing)}"
-    return Finding("emoji data", value, not missing, "xmalign fetch emoji", needed=False)
+    try:
+        lacking = importlib.import_module("xmalign_lab.corpora.emoji").missing()
+    except (ImportError, OSError, RuntimeError) as error:
+        lacking = f"cannot be looked for: {error}"
+    found = f"all packages under {profile.data_root()}"
+    return Finding("emoji data", lacking or found, not lacking, "xmalign fetch emoji", needed=False)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -53,31 +54,50 @@ def best(languages: list[str] | None = None, root: Root = None) -> Corpus:
 
 
 def available(root: Root = None):
-    """A table `name, present, how`: what can be loaded now, and how to get what cannot; `root` is the data root."""
+    """A table of the cards, `name, present, fetched, seen_real, licence, folder, how`; `root` is the data root.
+
+    `present` says whether it can be loaded now, `fetched` whether `fetch` gets it (else you bring it, as `how` says), and
+    `folder` where it lies or will lie, '' for what has no folder of its own.
+    """
     import pandas as pd
 
     from xmalign_lab.corpora import emoji
 
-    lacking = emoji.missing(root)
-    rows = [
-        ("scenes", True, "made on the spot"),
-        ("emoji", not lacking, f"{lacking}; run: xmalign fetch emoji" if lacking else str(emoji.folder(root))),
-        ("table", True, 'your own: load("table", path="mine.csv", images="pictures/")'),
-    ]
-    how = {name: card["get"] for name, card in cards().items()}
-    for name, source in sources().items():
-        folder = Path(root or profile.data_root()) / source.folder
-        rows.append((name, True, str(folder)) if files(name, folder) else (name, False, how.get(name, "")))
-    return pd.DataFrame(rows, columns=["name", "present", "how"])
+    columns, found = ["name", "present", "fetched", "seen_real", "licence", "folder", "how"], cards(root)
+    here = {name: bool(files(name, found[name]["folder"])) for name in sources()} | {"scenes": True, "table": True}
+    here |= {"emoji": not emoji.missing(root), "fasttext": any(Path(found["fasttext"]["folder"]).glob("*.vec*"))}
+    rows = []
+    for name in dict.fromkeys([*READERS, *sources(), *found]):
+        card, fetched = found[name], name == "emoji" or "url" in found[name]
+        rows.append((name, here.get(name, False), fetched, card["seen_real"], card["licence"], card["folder"], card["get"]))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def named(name: str) -> str:
+    """The card that is meant, in whatever spelling: 'SIB-200', 'Tatoeba', 'flores', 'ntrex-128', a folder's name.
+
+    Raises `CorpusError`, listing the cards, where that is none or more than one.
+    """
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]", "", text.casefold())
+
+    asked, known = plain(name), {plain(card): card for card in cards()}
+    meant = {asked} & set(known) or {one for one in known if len(asked) > 2 and (asked in one or one in asked)}
+    if len(meant) != 1:
+        raise CorpusError(f"no single source is called {name!r}; there are {', '.join(cards())}")
+    return known[meant.pop()]
 
 
 def fetch(name: str, openmoji: bool = False) -> Path:
     """Fetch emoji, or a source whose card has a `url` and its `sha256`, unless it is there; return its folder.
 
-    Raises `CorpusError` that says how to get it by hand for any other, and what `archives.fetch` raises.
+    `name` as `named` takes it. Raises `CorpusError` that says how to get it by hand for any other, and what `archives.fetch`
+    raises.
     """
     from xmalign_lab.corpora import archives, emoji
 
+    name = named(name)
     if name == "emoji":
         return emoji.fetch(openmoji=openmoji)
     card, folder = cards()[name], profile.data_root() / getattr(sources().get(name), "folder", name)
@@ -88,10 +108,16 @@ def fetch(name: str, openmoji: bool = False) -> Path:
     return archives.fetch(card["url"], card["sha256"], folder)
 
 
-def cards() -> dict[str, dict]:
-    """The cards `data/NAME.toml` by name: title, licence, attribution, citation, packages, checksums, seen_real."""
-    found = {}
+def cards(root: Root = None) -> dict[str, dict]:
+    """The cards `data/NAME.toml` by name: title, licence, attribution, citation, packages, checksums, seen_real.
+
+    `folder` is its place in the data root `root`, '' for what has none, and `get` names that place instead of `data/…`.
+    """
+    where, found = Path(root or profile.data_root()), {}
     for path in sorted((profile.repository() / "data").glob("*.toml")):
-        with open(path, "rb") as file:
-            found[path.stem] = tomllib.load(file)
+        card = tomllib.loads(path.read_text(encoding="utf-8"))
+        place = getattr(sources().get(path.stem), "folder", card.get("folder"))
+        if place:
+            card |= {"folder": str(where / place), "get": card["get"].replace(f"data/{place}", str(where / place))}
+        found[path.stem] = {"folder": ""} | card
     return found

@@ -17,15 +17,14 @@ from xmalign_lab.corpus import Corpus, normalise
 
 COLUMNS = ("leak", "a", "b", "split_a", "split_b", "distance", "what")
 COLOUR = 0.05  # mean difference of the thumbnails, of 1
-BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 
-def check_table(corpus: Corpus, image_distance: int = 4, text_distance: float = 0.2) -> pd.DataFrame:
+def check_table(corpus: Corpus, image_distance: int = 4, text_distance: float = 0.2, say=print) -> pd.DataFrame:
     """A table of leaks, one row each: `leak, a, b, split_a, split_b, distance, what`; `a` and `b` are row ids.
 
     Pictures at most `image_distance` of 64 bits apart, and texts at a Jaccard distance of at most `text_distance`, are
     near-copies; they leak between different splits, or, while no row has a split, between different families, which a
-    later split may part. Prints a summary. Pictures that cannot be read raise `CorpusError`.
+    later split may part. `say` takes a verdict of one line. Pictures that cannot be read raise `CorpusError`.
     """
     rows = corpus.rows
     side = rows.split if (rows.split != "").any() else rows.family
@@ -36,7 +35,9 @@ def check_table(corpus: Corpus, image_distance: int = 4, text_distance: float = 
         *_texts(rows, side, text_distance),
     ]
     table = pd.DataFrame(found, columns=COLUMNS)
-    _summarise(corpus, table, bool((rows.split != "").any()))
+    compared = "between splits" if (rows.split != "").any() else "between families (no row has a split yet)"
+    counts = ", ".join(f"{count:,} × {leak}" for leak, count in table.leak.value_counts().items())
+    say(f"{corpus.where or corpus.name}: {len(rows):,} rows compared {compared}: {counts or 'nothing leaks'}")
     return table
 
 
@@ -66,9 +67,8 @@ def _two_groups(rows: pd.DataFrame):
     texts = rows[rows.modality == "text"]
     keys = texts.text.map(lambda text: normalise(text).casefold())
     for (lang, text), members in texts.groupby([texts.lang, keys], sort=True):
-        firsts = members.drop_duplicates("group")
-        for place in range(1, len(firsts)):
-            a, b = firsts.iloc[0], firsts.iloc[place]
+        a, *others = members.drop_duplicates("group").itertuples()
+        for b in others:
             yield _finding("one meaning in two groups", a, b, 0.0, f"{lang} {text!r}: groups {a.group!r}, {b.group!r}")
 
 
@@ -81,7 +81,7 @@ def _pictures(corpus: Corpus, side: pd.Series, limit: int, block: int = 512):
     hashes = np.array([bits for bits, _ in seen], np.uint8).reshape(-1, 8)
     for start in range(0, len(images), block):
         apart = sides[start : start + block, None] != sides[None, :]
-        distance = BITS[hashes[start : start + block, None] ^ hashes[None]].sum(2, dtype=np.int64)
+        distance = np.bitwise_count(hashes[start : start + block, None] ^ hashes[None]).sum(2, dtype=np.int64)
         for i, j in np.argwhere(apart & (distance <= limit)):
             first = start + i
             # plain pictures all hash alike, so the colours have to agree too
@@ -95,9 +95,8 @@ def _texts(rows: pd.DataFrame, side: pd.Series, limit: float, block: int = 512):
 
     for _, texts in rows[rows.modality == "text"].groupby("lang", sort=True):
         tidy = texts.text.map(lambda text: f" {normalise(text).casefold()} ")
-        grams = CountVectorizer(analyzer="char", ngram_range=(3, 3), binary=True, lowercase=False, dtype=np.int32).fit_transform(
-            tidy
-        )
+        counted = CountVectorizer(analyzer="char", ngram_range=(3, 3), binary=True, lowercase=False, dtype=np.int32)
+        grams = counted.fit_transform(tidy)
         size, sides = np.asarray(grams.sum(1)).ravel(), pd.factorize(side[texts.index])[0]
         for start in range(0, len(texts), block):
             shared = (grams[start : start + block] @ grams.T).tocoo()
@@ -108,10 +107,3 @@ def _texts(rows: pd.DataFrame, side: pd.Series, limit: float, block: int = 512):
             for a, b, far in zip(i[near], j[near], distance[near], strict=True):
                 first, second = texts.iloc[a], texts.iloc[b]
                 yield _finding("near-copy of a text", first, second, float(far), f"{first.text!r} – {second.text!r}")
-
-
-def _summarise(corpus: Corpus, table: pd.DataFrame, has_splits: bool) -> None:
-    between = "splits" if has_splits else "families (no row has a split yet)"
-    print(f"{corpus}\nlooked between {between}: {len(table)} finding(s)")
-    for leak, count in table.leak.value_counts().items():
-        print(f"{count:6,}  {leak}")

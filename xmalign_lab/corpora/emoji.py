@@ -6,6 +6,10 @@ emoji-datasource packages cut them, 64 px; OpenMoji (CC BY-SA 4.0) as SVG. `data
 Gender, hair, skin and direction variants of one emoji are near-copies in picture and name, so they form one family
 (`family`); `emoji_families.csv` joins by hand what the code points do not tell: a reviewed list of pairs that are one
 thing, one picture turned or mirrored, or closer than .06 in mean colour difference at 32 × 32 pixels in a vendor.
+
+A language counts as named if, of all emoji (skin tones included) that Google and Twitter both drew, one of CLDR's annotation
+locales (`und` is none) names more than `WELL_NAMED`: has a "tts" that is not empty, in the plain or in the derived file.
+Locales that `languages.normalise` takes to one code count once; a second script or region has a code, and counts, of its own.
 """
 
 from __future__ import annotations
@@ -150,7 +154,7 @@ def _texts(unified: str, names: dict[str, dict]) -> tuple[str, str]:
 
 
 def naming(root: str | Path | None = None) -> pd.DataFrame:
-    """`lang, names`: how many of the emoji with skin tones (both vendors) each language names, most first."""
+    """`lang, names`: how many emoji, skin tones included, that Google and Twitter both drew each code names, most first."""
     signs = [entry["unified"] for entry in _pictured(root, ("google", "twitter"), True)]
     rows = []
     for code in _locales(folder(root)):
@@ -167,8 +171,9 @@ def load(
 ) -> Corpus:
     """Emoji as a corpus: an image row per vendor, and per language a row for the name and one for the keywords.
 
-    `languages` as codes or what `languages.normalise` accepts; None means every language that names more than
-    3,000 emoji. `group` is the emoji's code points, `family` see `family`. A language that lacks a name has no row.
+    `languages` as codes or what `languages.normalise` accepts; None means every one that names more than
+    `WELL_NAMED` emoji, as the top of this file counts. `group` is the emoji's code points, `family` see `family`. A language
+    that lacks a name has no row.
     Raises `CorpusError` where data are missing, or a language or vendor is unknown.
     """
     lacking = missing(root)
@@ -240,20 +245,3 @@ def _drawn(root, shown: list[dict]) -> list[tuple[dict, str]]:
             part.write_bytes(bytes(resvg_py.svg_to_bytes(svg_path=str(svg), width=64, height=64)))
             os.replace(part, png)
     return [(entry, str(png)) for entry, _, png in found]
-
-
-def summary(root: str | Path | None = None) -> dict[str, int]:
-    """Counts of what is there: base emoji, with skin tones, families by the rule and in the end, languages."""
-    base = [entry["unified"] for entry in _pictured(root, ("google", "twitter"), False)]
-    return {
-        "base emoji with a Google and a Twitter picture": len(base),
-        "with skin tones": len(_pictured(root, ("google", "twitter"), True)),
-        "families by the rule": len({family_by_rule(unified) for unified in base}),
-        "families with the reviewed list": len({family(unified) for unified in base}),
-        "languages that name more than 3,000": int((naming(root).names > WELL_NAMED).sum()),
-    }
-
-
-if __name__ == "__main__":
-    for what, count in summary().items():
-        print(f"{count:6,}  {what}")

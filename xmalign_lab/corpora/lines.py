@@ -60,7 +60,8 @@ def text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise CorpusError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"{path}: cannot be read, perhaps truncated ({error})") from None
+        why = getattr(error, "strerror", None) or f"perhaps truncated ({error})"
+        raise CorpusError(f"{path}: cannot be read, {why}") from None
 
 
 def lines(path: Path) -> list[str]:

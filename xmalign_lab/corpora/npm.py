@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from xmalign_lab.corpus import CorpusError
@@ -97,10 +98,8 @@ def _size(folder: Path) -> int:
     total = 0
     for where, _, names in os.walk(folder):
         for name in names:
-            try:
+            with suppress(OSError):  # renamed between the listing and the look
                 total += os.lstat(os.path.join(where, name)).st_size
-            except OSError:  # renamed between the listing and the look
-                pass
     return total
 
 

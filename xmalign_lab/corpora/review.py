@@ -10,19 +10,9 @@ import csv
 import io
 from pathlib import Path
 
-from xmalign_lab.corpora.grammar import (
-    COLOURS,
-    LEXICON,
-    NUMBERS,
-    PLACES,
-    SHAPES,
-    SIZES,
-    Scene,
-    caption,
-    check_languages,
-    forms,
-    lexicon,
-)
+from xmalign_lab.corpora import grammar
+from xmalign_lab.corpora.grammar import Scene, caption, check_languages, forms, lexicon
+from xmalign_lab.corpora.lines import text
 from xmalign_lab.corpus import CorpusError, normalise
 
 COLUMNS = ("language", "kind", "about", "form", "meaning", "ok?", "correction", "reviewer")
@@ -31,10 +21,11 @@ ANSWERS = ("yes", "no", "")
 
 def sample() -> list[Scene]:
     """36 scenes for whole captions: every shape in every colour, and in every number, size and place."""
-    pairs = [(i, j) for i in range(len(SHAPES)) for j in range(len(COLOURS))]
+    counts, places = len(grammar.NUMBERS), grammar.PLACES
     return [
-        Scene(SHAPES[i], COLOURS[j], SIZES[(i + j // 3) % 2], (i + j) % len(NUMBERS) + 1, PLACES[(i + j) % len(PLACES)])
-        for i, j in pairs
+        Scene(shape, colour, grammar.SIZES[(i + j // 3) % 2], (i + j) % counts + 1, places[(i + j) % len(places)])
+        for i, shape in enumerate(grammar.SHAPES)
+        for j, colour in enumerate(grammar.COLOURS)
     ]
 
 
@@ -51,6 +42,8 @@ def write_review(path, languages=None) -> Path:
     Raises `FileExistsError` rather than write over answers, `CorpusError` for a language without a grammar.
     """
     path, rows = Path(path), [row for lang in check_languages(languages) for row in questions(lang)]
+    if path.exists():
+        raise FileExistsError(f"{path} is there already, perhaps with answers; name another file")
     with open(path, "x", encoding="utf-8-sig", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
@@ -65,24 +58,18 @@ def read_review(path) -> dict[str, str]:
     column, an unknown language, an answer other than yes or no, a no without correction, a row that our
     grammar does not ask (it has changed, or the form was edited in place), or a row that occurs twice.
     """
-    asked, answers, names = {}, {}, {}
+    asked, answers, names = {lang: {_key(question) for question in questions(lang)} for lang in lexicon()}, {}, {}
     for number, row in _table(path):
         where, lang = f"{path}, row {number}", row["language"]
         if lang not in asked:
-            try:
-                check_languages([lang])
-            except CorpusError as error:
-                raise CorpusError(f"{where}: {error}") from None
-            asked[lang] = {_key(question) for question in questions(lang)}
+            raise CorpusError(f"{where}: no grammar for language {lang!r}; there are {', '.join(asked)}")
         answer, key = row["ok?"].lower(), _key(row)
         if answer not in ANSWERS:
             raise CorpusError(f"{where}: the answer in 'ok?' is {row['ok?']!r}; write yes or no, or leave it empty")
         if answer == "no" and not row["correction"]:
             raise CorpusError(f"{where}: a no needs what is right in the column 'correction'")
         if key not in asked[lang]:
-            raise CorpusError(
-                f"{where}: {row['form']!r} is not asked for {row['about']!r}; write a new review, or correct in 'correction'"
-            )
+            raise CorpusError(f"{where}: {row['form']!r} is not asked for {row['about']!r}; corrections go into 'correction'")
         if key in answers:
             raise CorpusError(f"{where}: this question occurs twice")
         answers[key] = answer
@@ -98,25 +85,21 @@ def _key(row: dict) -> tuple:
 
 def _table(path):
     """Rows of the CSV, normalised, with their row number in the file."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 ({error}); save the table as 'CSV UTF-8'") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text(Path(path)), newline=""))
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
-        raise CorpusError(
-            f"{path}, row 1: column {missing[0]!r} is missing; a review has {','.join(COLUMNS)}, with commas between"
-        )
-    for row in reader:
+        raise CorpusError(f"{path}, row 1: column {missing[0]!r} is missing; a review starts with {','.join(COLUMNS)}")
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise CorpusError(f"{path}, row {reader.line_num}: a quote opens here and does not close ({error})") from None
+    for number, row in rows:
         if None in row or None in row.values():
-            raise CorpusError(
-                f"{path}, row {reader.line_num}: this row has not {len(COLUMNS)} cells; put text with commas in quotes"
-            )
-        yield reader.line_num, {name: normalise(row[name]) for name in COLUMNS}
+            raise CorpusError(f"{path}, row {number}: this row has not {len(COLUMNS)} cells; quote text with commas")
+        yield number, {name: normalise(row[name]) for name in COLUMNS}
 
 
-def sign(path, lexicon_path=LEXICON) -> dict[str, str]:
+def sign(path, lexicon_path=grammar.LEXICON) -> dict[str, str]:
     """Put the names of `read_review(path)` into the lexicon's column `reviewer`; returns what was signed."""
     signed = read_review(path)
     with open(lexicon_path, encoding="utf-8", newline="") as file:

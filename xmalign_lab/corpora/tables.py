@@ -36,14 +36,16 @@ def load_table(
     """
     path = Path(path)
     table, row_of = _read(path)
+    if images is not None and not Path(images).is_dir():
+        raise CorpusError(f"{images}: no such folder of pictures")
     if table.empty:
         raise CorpusError(f"{path}: the table has no rows")
     table = table.rename(columns=columns or {})
-    lacking = [column for column in ("group",) if column not in table] or ([] if {"text", "image"} & set(table) else ["text"])
+    lacking = "group" if "group" not in table else "" if {"text", "image"} & set(table) else "text"
     if lacking:
         have = ", ".join(map(str, table.columns))
         raise CorpusError(
-            f"{path}: column {lacking[0]!r} is missing; it has {have}; rename yours with columns={{'yours': '{lacking[0]}'}}"
+            f"{path}: column {lacking!r} is missing; it has {have}; rename yours with columns={{'yours': {lacking!r}}}"
         )
 
     def complain(bad: pd.Series, what: str | Callable[[int], str]) -> None:
@@ -55,9 +57,10 @@ def load_table(
 
     if "id" not in table:
         table["id"] = list(row_of)
-    missing = {column: table[column].isna() for column in ("id", "group", "lang", "text", "image") if column in table}
+    for column in table.columns.intersection(["id", "group", "lang", "text", "image"]):
+        complain(~table[column].map(pd.api.types.is_scalar), f"{column!r} holds several values; make a row of each")
     for column in ("id", "group"):
-        table[column] = table[column].astype(object).where(~missing[column], "").astype(str)
+        table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
         complain(table[column].str.strip() == "", f"{column!r} is empty; every row needs one")
     table = table.assign(**{column: _as_text(table, column) for column in ("lang", "text", "image")})
     complain(table.id.duplicated(), lambda p: f"id {table.id[p]!r} occurs twice; ids must be unique")
@@ -72,17 +75,26 @@ def load_table(
         _verify(table, complain)
     corpus = Corpus(_long(table, blank, pictured), name=path.stem, where=str(path))
     alone = [] if allow_unpaired else unpaired_groups(corpus)
-    complain(table.group.isin(alone), lambda p: _alone(alone))
+    listed = ", ".join(alone[:5]) + (" …" if len(alone) > 5 else "")
+    said = f"{len(alone)} group(s) have a single row and nothing to pair it with: {listed}; allow_unpaired=True keeps them"
+    complain(table.group.isin(alone), said)
     return corpus
+
+
+def places(path: str | Path) -> dict[str, str]:
+    """`{row id: where it stands}`, 'line 7' as an editor counts, for the ids that `load_table` gives the rows of a table."""
+    table, row_of = _read(Path(path))
+    ids = table.id.astype(object).astype(str) if "id" in table else row_of
+    return {row_id + part: row for row_id, row in zip(ids, row_of, strict=True) for part in (":image", ":text", "")}
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """The table, and for each row where a reader finds it: 'line 7' as an editor counts, in Parquet 'row 7'."""
     suffix = path.suffix.lower()
+    if not path.is_file():
+        raise CorpusError(f"{path}: {'a folder; name the table in it' if path.is_dir() else 'no such file'}")
     if suffix not in SUFFIXES:
         raise CorpusError(f"{path}: a table is one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise CorpusError(f"{path}: no such file")
     try:
         if suffix == ".parquet":
             table = pd.read_parquet(path).reset_index(drop=True)
@@ -151,8 +163,3 @@ def _long(table: pd.DataFrame, blank: pd.Series, pictured: pd.Series) -> pd.Data
         image="", modality="text", kind=kinds.where(kinds != "", "caption"), id=table.id.where(~both, table.id + ":text")
     )
     return pd.concat([shown[pictured], written[~blank]], ignore_index=True)
-
-
-def _alone(groups: list[str]) -> str:
-    listed = ", ".join(groups[:5]) + (" …" if len(groups) > 5 else "")
-    return f"{len(groups)} group(s) have a single row and nothing to pair it with: {listed}; allow_unpaired=True keeps them"

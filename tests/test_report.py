@@ -188,6 +188,36 @@ def test_draws_suffice_for_the_correction_and_one_language_has_no_mean():
     assert loose.tests.p_adjusted.tolist() == loose.tests.p.tolist() and loose.table.lang.unique().tolist() == ["swh_Latn"]
 
 
+def test_rows_asked_in_galleries_of_different_sizes_are_not_tested_against_each_other():
+    few, many = method(0.2, 1, size=50), method(0.1, 2)
+    said = "sin_Sinh, query 'q0': 'few' in galleries of 50 items and 'many' in galleries of 100 items; ranks in galleries of"
+    with pytest.raises(ValueError, match=said):
+        report.compare({"many": many, "few": few}, draws=50)
+    part = few.assign(size=few["size"].where(few.lang == "sin_Sinh", 100))  # in one language only, of which nothing is asked
+    assert len(report.compare({"few": part, "many": many}, langs="swh_Latn", draws=50).tests)
+    twice = pd.concat([many.assign(seed=seed) for seed in range(3)])  # asked again, in the same galleries
+    assert len(report.compare({"many": twice, "again": many}, draws=50).tests)
+    two = pd.concat([many, many.assign(gallery="twitter", size=50)])
+    with pytest.raises(ValueError, match="'both' in galleries of 75 items and 'many' in galleries of 100"):
+        report.compare({"both": two, "many": many}, draws=50)
+
+
+def test_two_seeds_are_refused():
+    two = pd.concat([method(0.2, seed).assign(seed=seed) for seed in (1, 2)])
+    with pytest.raises(ValueError, match="two seeds: their spread is too rough to test with"):
+        report.compare({"a": two, "b": method(0.1, 3)}, draws=50)
+
+
+def test_the_protocol_says_how_many_queries_had_no_right_answer():
+    one, other = method(0.2, 1).assign(dropped=0), method(0.1, 2).assign(dropped=0)
+    assert "dropped" not in report.protocol(one)
+    other.loc[other.lang == "swh_Latn", "dropped"] = 1234
+    assert "mean over google (up to 1,234 queries a gallery dropped, for want of a right answer in it);" in report.protocol(other)
+    older = pd.concat([one.drop(columns="dropped"), other])  # half of it recorded before there was a count
+    assert "1,234 queries a gallery dropped" in report.protocol(older)
+    assert "up to 1 query a gallery dropped" in report.compare({"a": one.assign(dropped=1), "b": one.assign(dropped=1)}).caption
+
+
 def test_p_values_have_a_floor_and_no_zero(three):
     assert report.p_text(1 / 10_001, True) == "p ≤ 0.0001" and report.p_text(1 / 100_001, True) == "p ≤ 0.00001"
     assert report.p_text(0.0234) == "p = 0.023" and report.p_text(1.0) == "p = 1"

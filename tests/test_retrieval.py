@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, ScoredDoc, Success, nDCG
 from sklearn.metrics import ndcg_score
 
-from xmalign_lab import similarity
+from xmalign_lab import baselines, similarity
 from xmalign_lab.evaluate.retrieval import (
     METRICS,
+    SCORE_COLUMNS,
     Protocol,
     Side,
     hubness,
@@ -113,6 +114,25 @@ def test_one_correct_item_each_agrees_with_the_general_way():
     query, _, rank = similarity.positive_ranks(queries.vectors, gallery.vectors, queries.groups, gallery.groups)
     np.testing.assert_allclose(table[["rank", "ap", "ndcg"]], precision_gain(query, rank))
     np.testing.assert_allclose(table.ap, 1 / table["rank"])
+
+
+def test_a_scorer_that_says_nothing_lies_below_guessing_because_ties_take_the_mean_rank():
+    n = 9
+    gallery, queries = side([[1, 0]] * n, list("abcdefghi")), side([[0.6, 0.8]] * n, list("abcdefghi"))
+    table = rank_queries(queries, gallery, "swh_Latn", "text→image", "x")
+    chance = baselines.chance(table)
+    assert (table["rank"] == (n + 1) / 2).all() and chance["mean rank"] == (n + 1) / 2
+    assert per_query(table, "MRR").value.tolist() == pytest.approx([2 / (n + 1)] * n)
+    assert chance["MRR"] == pytest.approx(sum(1 / r for r in range(1, n + 1)) / n) and chance["MRR"] > 1.5 * 2 / (n + 1)
+
+
+def test_queries_that_have_no_answer_are_counted():
+    gallery, queries = side([[1, 0], [0, 1], [0, 1]], ["a", "b", "b"]), side([[1, 0]] * 5, ["a", "b", "c", "d", "d"])
+    table = rank_queries(queries, gallery, "swh_Latn", "text→image", "x")
+    assert table.dropped.tolist() == [3, 3] and tuple(table) == SCORE_COLUMNS
+    first = rank_queries(queries, gallery, "swh_Latn", "text→image", "x", Protocol(captions="first"))
+    assert first.dropped.tolist() == [2, 2], "of each group the first only, and then what no item answers"
+    assert rank_queries(queries.rows(slice(2)), gallery, "swh_Latn", "text→image", "x").dropped.tolist() == [0, 0]
 
 
 def test_captions_first_or_all_on_either_side():

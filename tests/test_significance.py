@@ -51,12 +51,13 @@ def test_rows_in_place_of_families_would_cry_wolf():
     assert not at_most(np.array(p), 0.05), "the calibration test can fail"
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("spread", [0, 0.02, 0.1])
-def test_mixed_reading_under_the_null_when_seeds_differ_little_and_much(spread):
+def test_mixed_reading_under_the_null_when_seeds_differ_little_and_much(spread, seeds):
     rng, p = np.random.default_rng(1), []
     for i in range(300):
         families = clustered(rng, families=40)
-        a, b = (reciprocal_ranks(rng, families, times=5) + rng.normal(0, spread, (5, 1)) for _ in range(2))
+        a, b = (reciprocal_ranks(rng, families, times=seeds) + rng.normal(0, spread, (seeds, 1)) for _ in range(2))
         p.append(s.mixed_bootstrap(a, b, families, draws=300, seed=i).p)
     assert all(at_most(np.array(p), alpha) for alpha in (0.01, 0.05, 0.1))
 
@@ -240,8 +241,12 @@ def test_what_cannot_be_tested_is_an_error():
         s.paired_bootstrap(ones, np.ones(3), [1, 2, 3, 4])
     with pytest.raises(ValueError, match="finite values"):
         s.paired_bootstrap(ones, np.array([1, 2, 3, np.inf]), [1, 2, 3, 4])
-    with pytest.raises(ValueError, match="at least two are needed"):
-        s.mixed_bootstrap(ones[None], ones[None], [1, 2, 3, 4])
+    for seeds in (1, 2):
+        with pytest.raises(ValueError, match=f"{seeds} seeds: at least three are needed"):
+            s.mixed_bootstrap(np.tile(ones, (seeds, 1)), np.zeros((seeds, 4)), [1, 2, 3, 4])
+    values = np.random.default_rng(0).random((2, 1, 2, 4))  # two systems, one language, two seeds
+    with pytest.raises(ValueError, match="two seeds: their spread is too rough"):
+        s.pairwise(values, np.arange(4), 50)
 
 
 def test_queries_that_nobody_asked_bring_no_family_with_them():

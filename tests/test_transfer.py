@@ -1,5 +1,7 @@
 """Transfer and cross-lingual retrieval against scikit-learn, ir-measures and tables one can work out."""
 
+import re
+
 import ir_measures
 import numpy as np
 import pandas as pd
@@ -92,19 +94,43 @@ def test_a_column_of_rounding_noise_does_not_decide_for_another_language():
     [
         (["a", "a", "b"], ["a"], r"training has {'a': 2, 'b': 1}; it needs"),
         (["a", "a", "a"], ["a"], r"training has {'a': 3}; it needs"),
-        (["a", "a", "b", "b"], ["c"], r"swh_Latn: no training row has the label 'c'; training has a, b"),
-        (["a", "a", "b", "b"], ["a", "b"], "same length|inconsistent"),
+        (["a", "a", "b", "b"], ["c"], "swh_Latn, row 0: no training row has the label 'c', only a, b"),
+        (["a", "a", "b", "b"], ["a", "b"], r"swh_Latn: vectors \(1, 2\), 2 labels, 2 names"),
+        (["a", "a", "b", None], ["a"], "training, row 3: no label; 1 of 4 rows are so"),
+        (["a", "a", "b", "b"], [float("nan")], "swh_Latn, row 0: no label"),
     ],
 )
 def test_what_cannot_be_trained_or_judged_is_refused(labels, test, message):
     x = np.arange(2.0 * len(labels)).reshape(-1, 2)
     with pytest.raises(ValueError, match=message):
         transfer(x, labels, {"swh_Latn": (np.ones((1, 2)), test)})
-    with pytest.raises(ValueError, match="inconsistent"):
-        transfer(x, ["a", "a", "b", "b", "b"], {})
+    with pytest.raises(ValueError, match=rf"training: vectors \({len(x)}, 2\), 7 labels, 7 names"):
+        transfer(x, ["a", "a", "b", "b", "b", "b", "b"], {})
     for same in (np.ones((4, 2)), csr_matrix(np.eye(1, 5)[[0] * 4])):
         with pytest.raises(ValueError, match="all 4 training rows have the same vector, so nothing tells a, b apart"):
             transfer(same, ["a", "a", "b", "b"], {"swh_Latn": (same, ["a"] * 4)})
+
+
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix], ids=["dense", "sparse"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_no_vector_is_named_by_its_side_and_row(kind, number):
+    (x, y), broken = topics(30), topics(30)[0]
+    broken[[7, 20], 1] = number
+    with pytest.raises(ValueError, match="training, row 7: a vector with NaN or infinity; 2 of 30 rows are so"):
+        transfer(kind(broken), y, {"swh_Latn": (kind(x), y)})
+    with pytest.raises(ValueError, match="swh_Latn, row 7: a vector with NaN or infinity; 2 of 30 rows are so"):
+        transfer(kind(x), y, {"deu_Latn": (kind(x), y), "swh_Latn": (kind(broken), y)})
+
+
+def test_rows_names_and_widths_that_do_not_fit_are_named_by_their_side():
+    x, y = topics(30)
+    for test, said in (
+        ((x, y[1:]), "vectors (30, 2), 29 labels, 29 names; not rows of 2"),
+        ((x[:, :1], y), "vectors (30, 1), 30 labels, 30 names; not rows of 2"),
+        ((x, y, range(29)), "vectors (30, 2), 30 labels, 29 names; not rows of 2"),
+    ):
+        with pytest.raises(ValueError, match="swh_Latn: " + re.escape(said)):
+            transfer(x, y, {"swh_Latn": test})
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=2, max_size=40))
@@ -121,7 +147,7 @@ def test_the_table_agrees_with_scikit_learn(pairs):
 
 def test_a_table_worked_out_by_hand():
     table = transfer_table(pd.concat([predictions("aaab", "aabb"), predictions("abab", "abab", "deu_Latn")]), draws=200)
-    assert list(table) == ["lang", "metric", "rows", "value", "low", "high", "majority"]
+    assert list(table) == ["lang", "metric", "rows", "value", "low", "high", "left out", "majority"]
     swahili = table[table.lang == "swh_Latn"].set_index("metric")
     assert swahili.value.to_dict() == pytest.approx({"accuracy": 3 / 4, "macro-F1": (4 / 5 + 2 / 3) / 2})
     assert swahili.majority.to_dict() == pytest.approx({"accuracy": 3 / 4, "macro-F1": (6 / 7 + 0) / 2})
@@ -139,6 +165,34 @@ def test_intervals_are_those_of_resampled_rows():
     draws = (rng.integers(120, size=120) for _ in range(800))
     scored = [f1_score(gold[rows], predicted[rows], average="macro", zero_division=0) for rows in draws]
     assert table.loc["macro-F1", ["low", "high"]].to_list() == pytest.approx(np.quantile(scored, [0.025, 0.975]), abs=0.02)
+
+
+@pytest.mark.parametrize("predicted_c", ["cc", "ca", "aa"])
+def test_a_resample_that_lost_a_label_is_left_out_of_the_interval_of_macro_f1(predicted_c):
+    gold = np.array(list("a" * 30 + "b" * 28 + "cc"))
+    predicted = np.array(list("a" * 24 + "b" * 32 + "ac" + predicted_c))
+    table = transfer_table(predictions("".join(gold), "".join(predicted)), draws=8_000).set_index("metric")
+    rng, scored, draws = np.random.default_rng(1), [], 2_000
+    for _ in range(draws):
+        rows = rng.integers(60, size=60)
+        if "c" in gold[rows]:
+            scored.append(f1_score(gold[rows], predicted[rows], labels=["a", "b", "c"], average="macro", zero_division=0))
+    assert table.loc["macro-F1", ["low", "high"]].to_list() == pytest.approx(np.quantile(scored, [0.025, 0.975]), abs=0.02)
+    lost = (1 - 2 / 60) ** 60
+    assert table.loc["macro-F1", "left out"] == pytest.approx(lost, abs=4 * np.sqrt(lost / 8_000))
+    assert table.loc["accuracy", "left out"] == 0, "accuracy is defined for every resample"
+
+
+def test_a_predicted_label_without_a_row_counts_as_zero_in_every_resample():
+    table = transfer_table(predictions("ab" * 30, "ab" * 29 + "xb"), draws=2_000).set_index("metric")
+    assert table.high["macro-F1"] <= 2 / 3 and table.loc["macro-F1", "left out"] == 0
+    assert table.value["macro-F1"] == pytest.approx(f1_score(list("ab" * 30), list("ab" * 29 + "xb"), average="macro"))
+
+
+def test_labels_of_one_row_leave_no_interval_rather_than_one_of_a_selection():
+    table = transfer_table(predictions("a" * 20 + "bcd", "a" * 20 + "bcd")).set_index("metric")
+    assert table.loc["macro-F1", "left out"] > 0.5 and table.loc["macro-F1", ["low", "high"]].isna().all()
+    assert table.loc["accuracy", ["low", "high"]].to_list() == pytest.approx([1, 1])
 
 
 def test_families_are_resampled_whole_where_there_are_some():

@@ -70,11 +70,14 @@ def protocol(scores: pd.DataFrame) -> str:
     """How the numbers were made, in one line: gallery sizes, queries, galleries averaged, tie rule, interval.
 
     Queries and families are counted by language where not all were asked the same number of the same queries. A column
-    `protocol` of the scores says how the ranks were taken; without it, "ties: mean rank".
+    `protocol` of the scores says how the ranks were taken; without it, "ties: mean rank". Where queries were `dropped`
+    (`rank_queries`), the most that one fold's gallery could not answer.
     """
     sizes = sorted(scores["size"].unique())
     size = _count(sizes[0], "item") if len(sizes) == 1 else f"{sizes[0]:,}–{sizes[-1]:,} items"
     galleries = ", ".join(sorted(scores.gallery.unique()))
+    if "dropped" in scores and (most := int(scores.dropped.max())):
+        galleries += f" (up to {_count(most, 'query')} a gallery dropped, for want of a right answer in it)"
     ranks = " | ".join(sorted(scores.protocol.unique())) if "protocol" in scores else "ties: mean rank"
     columns, langs = ["query", "family"], {}
     for lang, part in scores.groupby("lang"):
@@ -209,14 +212,15 @@ def compare(
     """The methods of `scores` {name: ranks} against each other, on the queries they share, by language and on average.
 
     One beats another where the paired bootstrap and the paired permutation test over families both say so at `ALPHA`,
-    corrected over all tests of the table. A column `seed` names a repetition (its folds share it); of several, the
+    corrected over all tests of the table. A column `seed` names a repetition (its folds share it); of three or more, the
     bootstrap draws seeds too (`significance.mixed_bootstrap`), and a method without the column stands in each. More draws
     than `draws` are taken where fewer could not survive the correction.
 
     Bold is the best of a column, if it beats the second best. The names in `references` (an upper bound, chance) are tested
     like the others but never bold, and the best and the second best are those of the others. Raises `ValueError` for fewer
     than two methods or more than 52, an unknown correction or reference, rows without a family, a language in which the
-    methods share nothing or one family only.
+    methods share nothing or one family only, two seeds, and methods whose galleries differ in size: a rank among more is
+    another question, so no letter may stand between them.
     """
     langs = [langs] if isinstance(langs, str) else langs
     references = [references] if isinstance(references, str) else list(references)
@@ -227,6 +231,7 @@ def compare(
     for name, table in scores.items():
         _with_families(table, name)
     values, families, keys, left = _shared(scores, metric, direction, langs)
+    _same_galleries(scores, direction, keys)
     names, columns = list(scores), [*keys.lang.unique(), "mean"]
     draws = max(draws, int(len(columns) * len(names) * (len(names) - 1) / ALPHA))  # twice what Bonferroni's floor asks for
     rows = pd.DataFrame(significance.pairwise(values, families, draws), columns=TEST_COLUMNS)
@@ -289,6 +294,16 @@ def _shared(scores, metric: str, direction: str, langs) -> tuple[np.ndarray, np.
     values = np.full((len(scores), len(names), seed.max() + 1, len(asked)), np.nan)
     values[:, lang, seed, query] = cells.dropna().to_numpy().T
     return values, asked.get_level_values(1).to_numpy(), keys, len(cells.groupby(index[:3])) - len(keys.groupby(index[:3]))
+
+
+def _same_galleries(scores: Mapping[str, pd.DataFrame], direction: str, keys: pd.DataFrame) -> None:
+    """`ValueError` if two methods were asked a query of `keys` in galleries of different sizes (their mean per query)."""
+    of = ["direction", "lang", "query"]
+    sizes = pd.DataFrame({name: table.groupby(of)["size"].mean() for name, table in scores.items()}).loc[direction]
+    sizes = sizes.loc[pd.MultiIndex.from_frame(keys[of[1:]])]
+    for (lang, query), row in sizes[sizes.max(axis=1) > sizes.min(axis=1)].iterrows():
+        found = " and ".join(f"{name!r} in galleries of {row[name]:,g} items" for name in (row.idxmin(), row.idxmax()))
+        raise ValueError(f"{lang}, query {query!r}: {found}; ranks in galleries of different sizes are not compared")
 
 
 def _beaten(tests: pd.DataFrame, row, metric: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from xmalign_lab import similarity
 
-SCORE_COLUMNS = ("query", "family", "lang", "direction", "gallery", "size", "rank", "ap", "ndcg", "protocol")
+SCORE_COLUMNS = ("query", "family", "lang", "direction", "gallery", "size", "rank", "ap", "ndcg", "dropped", "protocol")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Protocol:
     """How ranks were made; it goes with every number. Raises `ValueError` for a value it does not know.
 
     `captions`: "all", or "first": of each group only the first row, among the queries and in the gallery. `ties`: only
-    "mean rank". `translate_test`: the caller's word that the texts were translated into English and encoded there.
+    "mean rank": a scorer that gives all n items one score has rank (n + 1) / 2 and so MRR 2 / (n + 1), *below* chance, whose
+    MRR is (1 + 1/2 + … + 1/n) / n (`baselines.chance`); what scores less than chance may have ties, not errors.
+    `translate_test`: the caller's word that the texts were translated into English and encoded there.
     `rerank`: "none", or "CSLS": a gallery item's mean cosine to its 10 nearest queries counts against it, so hubs fall
     (Conneau et al. 2018, arXiv 1710.04087). It sees all queries at once, which one query alone cannot.
     """
@@ -48,12 +50,7 @@ class Protocol:
     rerank: str = "none"
 
     def __post_init__(self):
-        known = {
-            "captions": ("all", "first"),
-            "ties": ("mean rank",),
-            "rerank": ("none", "CSLS"),
-            "translate_test": (False, True),
-        }
+        known = dict(captions=("all", "first"), ties=("mean rank",), rerank=("none", "CSLS"), translate_test=(False, True))
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"protocol: {name} is {getattr(self, name)!r}; known are {', '.join(map(repr, values))}")
@@ -71,9 +68,10 @@ def rank_queries(
 ) -> pd.DataFrame:
     """Rank every query against the whole gallery; one row per query with the columns `SCORE_COLUMNS`.
 
-    A query whose group the gallery lacks is dropped: the gallery stays whole. `direction` is text→image, image→text or two
-    languages (swh→eng), `name` names the gallery (the vendor). Either side may hold several rows of a group (captions,
-    pictures): each is a query, and each is correct. `query` is the group, so a query's rows are averaged by `per_query`.
+    A query whose group the gallery lacks is dropped: the gallery stays whole. `dropped`, the same in every row, says how many
+    were, and `report.protocol` prints it. `direction` is text→image, image→text or two languages (swh→eng), `name` names the
+    gallery (the vendor). Either side may hold several rows of a group (captions, pictures): each is a query, and each is
+    correct. `query` is the group, so a query's rows are averaged by `per_query`.
 
     `rank` is the best correct item's among the wrong ones; `ap` and `ndcg` are of all correct ones (`precision_gain`).
     Raises `ValueError` if no query has its group in the gallery.
@@ -93,7 +91,7 @@ def rank_queries(
         query, _, rank = similarity.positive_ranks(*sides)
     fixed = {"lang": lang, "direction": direction, "gallery": name, "size": len(gallery.vectors)}
     table = pd.DataFrame({"query": queries.groups, "family": queries.families, **fixed})
-    return pd.concat([table, precision_gain(query, rank)], axis=1).assign(protocol=str(protocol))
+    return pd.concat([table, precision_gain(query, rank)], axis=1).assign(dropped=int((~has).sum()), protocol=str(protocol))
 
 
 def precision_gain(query: np.ndarray, rank: np.ndarray) -> pd.DataFrame:
@@ -114,17 +112,11 @@ def precision_gain(query: np.ndarray, rank: np.ndarray) -> pd.DataFrame:
     return per.assign(ndcg=per.gain / per.ideal)[["rank", "ap", "ndcg"]].reset_index(drop=True)
 
 
-def _within(rank: np.ndarray, k: int) -> np.ndarray:
-    """1 where the rank is at most k, 0 where it is not, NaN where there is none: not asked is no miss."""
-    return np.where(np.isnan(rank), np.nan, rank <= k)
-
-
 COLUMN_OF = {"mAP": "ap", "nDCG": "ndcg"}  # every other metric is a function of the column "rank"
 METRICS = {
     "MRR": lambda rank: 1 / rank,
-    "R@1": lambda rank: _within(rank, 1),
-    "R@5": lambda rank: _within(rank, 5),
-    "R@10": lambda rank: _within(rank, 10),
+    # NaN where there is no rank: not asked is no miss
+    **{f"R@{k}": lambda rank, k=k: np.where(np.isnan(rank), np.nan, rank <= k) for k in (1, 5, 10)},
     "mean rank": lambda rank: rank.astype(float),
     "mAP": lambda ap: ap,
     "nDCG": lambda ndcg: ndcg,

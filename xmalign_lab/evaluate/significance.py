@@ -101,11 +101,11 @@ def mixed_bootstrap(a, b, families, draws: int = 10_000, seed: int = 0, level: f
 
     Row s of `a` and of `b` belong together (same seed, same fold). A query need not be asked by every seed: NaN in both. The
     interval reads the bootstrap's standard error with Student's t, as `reading` says. Raises `ValueError` as
-    `paired_bootstrap` does, and for fewer than two seeds.
+    `paired_bootstrap` does, and for fewer than three seeds.
     """
     difference = _difference(a, b, 2)
-    if len(difference) < 2 or np.isnan(difference).all(1).any():
-        raise ValueError(f"{len(difference)} seeds: at least two are needed, each with a query")
+    if len(difference) < 3 or np.isnan(difference).all(1).any():
+        raise ValueError(f"{len(difference)} seeds: at least three are needed, each with a query")
     means = bootstrap_means(difference[None], families, draws, seed)[:, 0]
     return reading(means, np.nanmean(difference), level, np.nanmean(difference, axis=1))
 
@@ -113,15 +113,18 @@ def mixed_bootstrap(a, b, families, draws: int = 10_000, seed: int = 0, level: f
 def reading(means: np.ndarray, value: float, level: float = 0.95, by_seed: np.ndarray | None = None) -> Difference:
     """`value` with the interval and p of its bootstrap `means` (draws,).
 
-    Percentiles; but with `by_seed` (seeds,), the values under two or more seeds, value ± t·SE, as few seeds have no
+    Percentiles; but with `by_seed` (seeds,), the values under three or more seeds, value ± t·SE, as few seeds have no
     percentiles to speak of: t has (SE² / SE_seeds²)²·(seeds - 1) degrees of freedom (Satterthwaite 1946, 10.2307/3002019),
     where SE_seeds² is the seeds' variance over their number. Seeds that hardly differ cost nothing, seeds that differ much.
-    Two seeds are too few for that: if they differ much, the interval is too narrow.
+    Two seeds are too few for that, and `ValueError`: where they differ much, such a test finds about twice as many
+    differences that are not there as it should.
     """
     means, seeds = means[~np.isnan(means)], np.empty(0) if by_seed is None else by_seed[~np.isnan(by_seed)]
     if len(seeds) < 2:
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return Difference(float(value), float(low), float(high), p_value(means - value, value))
+    if len(seeds) == 2:
+        raise ValueError("two seeds: their spread is too rough to test with; take three or more, or one and no column 'seed'")
     from scipy.stats import t
 
     error = means.std()

@@ -30,10 +30,11 @@ def transfer(train_vectors, train_labels: np.ndarray, tests: dict[str, tuple], s
     columns of standard deviation 1 (dense ones also centred, and left out below `DEAD` of the mean variance), C from
     `STRENGTHS` by 5-fold accuracy within the training rows: no other language is seen before it is judged. `attrs` has the C
     and its accuracy.
-    Raises `ValueError` for lengths that differ, training rows of one label only or that are all the same vector, a label
-    with one training row, a test label that training lacks.
+    Raises `ValueError`, naming the side ("training" or the language) and where there is one the row, counted from 0, for
+    lengths or widths that differ, a vector with NaN or infinity, a row without a label, training rows of one label only or
+    that are all the same vector, a label with one training row, a test label that training lacks.
     """
-    gold = np.asarray(train_labels).astype(str)
+    gold = _checked("training", train_vectors, train_labels, train_labels, train_vectors.shape[1])
     classes, counts = np.unique(gold, return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
         raise ValueError(f"training has {dict(zip(classes.tolist(), counts.tolist(), strict=True))}; it needs 2 labels of 2 rows")
@@ -49,28 +50,44 @@ def transfer(train_vectors, train_labels: np.ndarray, tests: dict[str, tuple], s
         search.fit(train_vectors, gold)
     parts = []
     for lang, (vectors, labels, *queries) in tests.items():
-        labels = np.asarray(labels).astype(str)
-        if strange := sorted(set(labels) - set(classes)):
-            raise ValueError(f"{lang}: no training row has the label {str(strange[0])!r}; training has {', '.join(classes)}")
         query = queries[0] if queries else np.arange(len(labels))
+        labels = _checked(lang, vectors, labels, query, train_vectors.shape[1])
+        for row in np.flatnonzero(~np.isin(labels, classes)):
+            raise ValueError(f"{lang}, row {row}: no training row has the label '{labels[row]}', only {', '.join(classes)}")
         parts.append(pd.DataFrame({"lang": lang, "query": query, "gold": labels, "predicted": search.predict(vectors)}))
-    table = pd.concat(parts, ignore_index=True)
-    table["correct"] = table.gold == table.predicted
+    table = pd.concat(parts, ignore_index=True).assign(correct=lambda table: table.gold == table.predicted)
     table.attrs = {"C": search.best_params_["logisticregression__C"], "accuracy in training": float(search.best_score_)}
     return table
+
+
+def _checked(side: str, vectors, labels, names, width: int) -> np.ndarray:
+    """The labels (n,) of `side` as text, if its vectors (n, width) and names (n,) can be used with them; else `ValueError`."""
+    labels = np.asarray(labels, object)
+    if vectors.shape != (len(labels), width) or len(names) != len(labels):
+        raise ValueError(f"{side}: vectors {vectors.shape}, {len(labels)} labels, {len(names)} names; not rows of {width}")
+    largest = abs(vectors).max(1)
+    broken = ~np.isfinite(largest.toarray().ravel() if issparse(vectors) else largest)
+    for wrong, what in ((broken, "a vector with NaN or infinity"), (pd.isna(labels), "no label")):
+        for row in np.flatnonzero(wrong):
+            raise ValueError(f"{side}, row {row}: {what}; {wrong.sum()} of {len(labels)} rows are so")
+    return labels.astype(str)
 
 
 def transfer_table(
     predictions: pd.DataFrame, reference: pd.DataFrame | None = None, draws: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Accuracy and macro-F1 per language: `lang, metric, rows, value, low, high, majority`, then `reference` and its interval.
+    """Accuracy and macro-F1: `lang, metric, rows, value, low, high, left out, majority`, then `reference` and its interval.
 
-    low, high: 95 % percentile bootstrap over the column `family` where there is one, else over rows. majority: the most
+    low, high: 95 % percentile bootstrap over the column `family` where there is one, else over rows. A resample without a
+    row of some gold label has no macro-F1 (that label's F1 would be 0 whatever the classifier does, or 0/0) and is left out:
+    the interval is conditional on every label being there. `left out` is the share of such resamples; where it is above a
+    half, as with labels that one row alone has, the interval is NaN rather than that of a selection. majority: the most
     frequent gold label for every row; no constant is more accurate. `reference` holds predictions for the same rows by the
     same classifier trained in the tested language. Where the sets are parallel, as in SIB-200, it was trained on human
     translations: translate-train without a translator's errors. A language that lacks one has NaN. Macro-F1 is
-    scikit-learn's: the plain mean over the labels that occur in gold or predicted. Raises `ValueError` for a row that
-    occurs twice (several runs in one table), a reference for other rows, or a language with a single row or family.
+    scikit-learn's: the plain mean over the labels that occur in gold or predicted; in resamples the same labels. Raises
+    `ValueError` for a row that occurs twice (several runs in one table), a reference for other rows, or a language with a
+    single row or family.
     """
     if (twice := predictions.duplicated(["lang", "query"])).any():
         first = predictions[twice].iloc[0]
@@ -90,13 +107,15 @@ def transfer_table(
             for name, scores in columns.items():
                 prefix = "" if name == "value" else f"{name} "
                 row[name] = scores[0, column]
-                row[f"{prefix}low"], row[f"{prefix}high"] = np.quantile(scores[1:, column], [0.025, 0.975])
-            rows.append(row | {"majority": constant[column]})
+                left = np.isnan(scores[1:, column]).mean()
+                low, high = np.nanquantile(scores[1:, column], [0.025, 0.975]) if left <= 0.5 else (np.nan, np.nan)
+                row |= {f"{prefix}low": low, f"{prefix}high": high, "left out": left, "majority": constant[column]}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _scores(part: pd.DataFrame, draws: int, seed: int) -> np.ndarray:
-    """Accuracy and macro-F1, (1 + draws, 2): of the rows as they are, then of resamples."""
+    """Accuracy and macro-F1, (1 + draws, 2): of the rows as they are, then of resamples; NaN where a gold label is missing."""
     labels = np.union1d(part.gold, part.predicted)[:, None]
     gold, predicted = labels == part.gold.to_numpy(), labels == part.predicted.to_numpy()
     # A mean over rows is a count over a constant, and F1 is a ratio of counts
@@ -105,7 +124,8 @@ def _scores(part: pd.DataFrame, draws: int, seed: int) -> np.ndarray:
     means = np.vstack([values.mean(1), bootstrap_means(values, families, draws, seed)])
     hit, gold, predicted = np.split(means, 3, axis=1)
     f1 = np.divide(2 * hit, gold + predicted, out=np.zeros_like(hit), where=gold + predicted > 0)
-    return np.stack([hit.sum(1), f1.sum(1) / (gold + predicted > 0).sum(1)], axis=1)
+    lacking = (gold[:, gold[0] > 0] == 0).any(1)
+    return np.stack([hit.sum(1), np.where(lacking, np.nan, f1.mean(1))], axis=1)
 
 
 def retrieval_mrr(queries, gallery, query_groups: np.ndarray, gallery_groups: np.ndarray, cut: int = 10) -> np.ndarray:

@@ -11,19 +11,33 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+
+from xmalign_lab.evaluate import report
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"eng_Latn": "English", "swh_Latn": "Swahili", "sin_Sinh": "Sinhala"}
 SHOWN = ("MRR", "R@1", "R@10", "median rank")
+FLOORS = {
+    "string overlap": "spelling against the pictures' English names, nothing trained",
+    "no dictionary": "pictures and English only, the study's smaller model",
+}
 
 
-def numbers(emoji: dict, speed: dict) -> str:
-    """The results table with its protocol, chance, machine and date, and the seconds of each part, as Markdown."""
+def numbers(emoji: dict, speed: dict, floors: pd.DataFrame | None = None) -> str:
+    """The results table with its protocol, chance, machine and date, and the seconds of each part, as Markdown.
+
+    `floors`: what `floors_of` read; a row of other queries than the table's own is left out.
+    """
     value = {(r["lang"], r["metric"]): r for r in emoji["rows"] if r["direction"] == "text→image"}
     lines = ["| a name finds its picture | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
     trained = {"eng_Latn": "trained with pictures", "swh_Latn": "no picture ever seen", "sin_Sinh": "no picture ever seen"}
     for code, name in NAMES.items():
         lines.append(f"| **{name}**, {trained[code]} | " + " | ".join(cell(value[code, metric]) for metric in SHOWN) + " |")
+    for (method, code), rows in floors.groupby(["method", "lang"], sort=False) if floors is not None else ():
+        of = {row["metric"]: row for row in rows.to_dict("records")}
+        if of["MRR"]["queries"] == value[code, "MRR"]["queries"]:
+            lines.append(f"| {NAMES[code]}, {method}: {FLOORS[method]} | " + " | ".join(cell(of[m]) for m in SHOWN) + " |")
     chance = emoji["chance"]
     lines.append(f"| chance | {chance['MRR']:.3f} | {chance['R@1']:.3f} | {chance['R@10']:.3f} | {chance['mean rank']:.0f} |")
     low, high = min(emoji["seconds"]), max(emoji["seconds"])
@@ -31,6 +45,7 @@ def numbers(emoji: dict, speed: dict) -> str:
     lines += [
         "",
         f"In brackets 95 % intervals. Protocol: five folds by family, names as queries ({queries}), {emoji['protocol']}. "
+        "Ties take the mean rank, so what tells nothing apart has a lower MRR than chance. "
         f"One training run took {low:.0f}–{high:.0f} s on {emoji['machine']}, {emoji['date']}. "
         + "; ".join(f"{name}: {seconds:.2f} s" for name, seconds in speed.items())
         + ". Printed by `make bench`.",
@@ -38,21 +53,46 @@ def numbers(emoji: dict, speed: dict) -> str:
     return "\n".join(lines)
 
 
+def floors_of(folder: Path) -> pd.DataFrame | None:
+    """`report.summary` of the study's `FLOORS` on test families, text → image, with the column `method`; None without them."""
+    scores = pd.read_parquet(folder / "scores.parquet")
+    asked = scores[(scores.part == "test") & (scores.direction == "text→image") & scores.lang.isin([*NAMES][1:])]
+    parts = asked[asked.method.isin(FLOORS)].groupby("method", sort=False)
+    tables = [report.summary(part, SHOWN[:-1]).assign(method=method) for method, part in parts]
+    return pd.concat(tables) if tables else None
+
+
+def openings(folder: Path) -> str:
+    """How often the study's test scores were opened, and when, as its log has it."""
+    log = folder / "openings.jsonl"
+    days = [json.loads(line)["time"][:10] for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    return f" Its test scores were opened, as logged: {len(days)} ×, {days[0]} to {days[-1]}." if days else ""
+
+
+def hypotheses(facts: dict) -> str:
+    """What the registered tests found, as Markdown."""
+    of, found = "{name}: {a} − {b} = {difference:+.3f} [{low:+.3f}, {high:+.3f}], {p}".format, []
+    for row in facts.get("registered", []):
+        found.append(of(**row | {"name": NAMES[row["lang"]], "p": report.p_text(row["p, Holm"], row["p is the floor"])}))
+    return f"\n\n**Registered** ([hypotheses](docs/hypotheses.md)), Holm over the two: {'; '.join(found)}." if found else ""
+
+
 def study(folder: Path) -> str:
-    """The study's main table, 40 % random noise, and how it was made, as Markdown."""
+    """The study's main table, 40 % random noise, the registered tests, and how it was made, as Markdown."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
     where = f"{facts['environment']['machine']}, {facts['date']}, commit {facts['commit']}"
     return (
-        f"{table.strip()}\n\nFive folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} "
-        f"runs of {facts['seconds per run']:.0f} s on average on one core of {where}. "
-        "Printed by `make study FINAL=1`."
+        f"{table.strip()}{hypotheses(facts)}\n\n"
+        f"Five folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} runs of "
+        f"{facts['seconds per run']:.0f} s on average on one core of {where}. "
+        f"Printed by `make study FINAL=1`.{openings(folder)}"
     )
 
 
 def cell(row: dict) -> str:
     """`value [low, high]`, or a plain number for a rank."""
-    if row["low"] is None:
+    if pd.isna(row["low"]):
         return f"{row['value']:.0f}"
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
@@ -81,7 +121,9 @@ def main() -> int:
     blocks = {"notebooks": questions(ROOT / "notebooks")}
     measured = [ROOT / "build" / "bench" / name for name in ("emoji.json", "speed.json")]
     if all(path.exists() for path in measured):
-        blocks["numbers"] = numbers(*(json.loads(path.read_text()) for path in measured))
+        scores = ROOT / "build" / "study" / "scores.parquet"
+        floors = floors_of(scores.parent) if scores.exists() else None
+        blocks["numbers"] = numbers(*(json.loads(path.read_text()) for path in measured), floors)
     else:
         print("no measurements in build/bench; run `make bench` first: the block of numbers stays as it is")
     if (ROOT / "build" / "study" / "tables" / "random-noise-40-all.md").exists():

@@ -2,8 +2,9 @@
 
     python bench/study.py [--final] [--smoke] [--methods NAME …] [--conditions CONDITION …]
 
-Development sees validation families only. `--final` (make study FINAL=1) opens the test scores and logs that it did.
-build/study/ then holds every per-query score, the tables in four forms, and facts.json; notebook 08 reads them.
+Development sees validation families only. `--final` (make study FINAL=1) opens the test scores, logs that it did in
+openings.jsonl, and makes the two registered tests (docs/hypotheses.md). build/study/ then holds every per-query score, the
+tables in four forms, and facts.json; notebook 08 reads them, `make readme` puts the table and the log's dates on the page.
 """
 
 from __future__ import annotations
@@ -14,22 +15,27 @@ import subprocess
 import sys
 import time
 
-from xmalign_lab import profile, sweep
+from xmalign_lab import adaptive, curves, profile, sweep
 from xmalign_lab.corpora import emoji
-from xmalign_lab.evaluate import report
+from xmalign_lab.evaluate import report, significance
 
 PRIMARY = ("swh_Latn", "sin_Sinh")
+WHOLE = "adaptive ridge"  # as registered; changing it, or PRIMARY, is another registration
 SHOWN = (sweep.CLEAN, sweep.Condition(rate=0.4), sweep.Condition("translation", 0.4), sweep.Condition(text=0.1))
 
 
 def tables(scores, folder) -> None:
-    """For each shown condition the comparison of the methods by MRR, text → image, with and without flags, in four forms."""
+    """For each shown condition the comparison of the methods by MRR, text → image, with and without flags, in four forms.
+
+    What `sweep.REFERENCES` names (oracles, the controls without parallel text) has its letters but is never bold.
+    """
     for name, part in (("all", scores), ("without flags", sweep.without_flags(scores))):
         for condition in SHOWN:
             compared = sweep.cells(part, condition)
             if len(compared) < 2:
                 continue
-            result = report.compare(compared, langs=sorted(set(part.lang) - {"eng_Latn"}))
+            references = [method for method in compared if method in sweep.REFERENCES]
+            result = report.compare(compared, langs=sorted(set(part.lang) - {"eng_Latn"}), references=references)
             path = folder / "tables" / f"{condition} {name}".replace("%", "").replace(" ", "-")
             path.parent.mkdir(parents=True, exist_ok=True)
             for ending, text in (("md", result.to_markdown()), ("html", result.to_html()), ("tex", result.to_latex())):
@@ -47,12 +53,25 @@ def chosen_on_validation(methods) -> dict[str, str]:
     return {lang: best[lang] for lang in PRIMARY if lang in best}
 
 
+def registered(scores, chosen: dict[str, str]) -> list[dict]:
+    """The registered tests, a row per language: `WHOLE` against the baseline chosen on validation families, Holm over them."""
+    compared = sweep.cells(scores, sweep.NOISE[0])
+    if WHOLE not in compared:
+        return []
+    rows = []
+    for lang, rival in chosen.items():
+        found = report.compare({method: compared[method] for method in (WHOLE, rival)}, langs=lang, correction="none")
+        test = found.tests.loc[0, ["lang", "a", "b", "difference", "low", "high", "p", "smallest"]]
+        rows.append(test.to_dict() | {"p is the floor": bool(test.p <= found.floor)})
+    return [row | {"p, Holm": float(p)} for row, p in zip(rows, significance.holm([row["p"] for row in rows]), strict=True)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--final", action="store_true", help="open the test scores; every opening is logged")
     parser.add_argument("--smoke", action="store_true", help="the small study on scenes that CI runs")
     parser.add_argument("--methods", nargs="*", default=list(sweep.METHODS), choices=list(sweep.METHODS), metavar="NAME")
-    known = [str(condition) for condition in (sweep.CLEAN, *sweep.NOISE, *sweep.TEXT)]
+    known = [str(condition) for condition in sweep.CONDITIONS]
     parser.add_argument(
         "--conditions", nargs="*", default=known, choices=known, metavar="CONDITION", help=", ".join(known).replace("%", "%%")
     )
@@ -62,7 +81,7 @@ def main() -> int:
         return 1
     folder = profile.repository() / "build" / ("study-smoke" if options.smoke else "study")
     folder.mkdir(parents=True, exist_ok=True)
-    conditions = [c for c in (sweep.CLEAN, *sweep.NOISE, *sweep.TEXT) if str(c) in options.conditions]
+    conditions = [c for c in sweep.CONDITIONS if str(c) in options.conditions]
     whole = sweep.plan(options.methods, conditions, part="test" if options.final else "validation")
     runs = sweep.smoke_runs() if options.smoke else list(whole)
     print(f"{len(runs)} runs, those recorded are skipped; stop with Ctrl-C, start again to go on", flush=True)
@@ -78,7 +97,11 @@ def main() -> int:
     scores.to_parquet(folder / "scores.parquet")
     facts = sweep.facts(runs, found, (time.monotonic() - start) / 60, commit.stdout.strip())
     if chosen := chosen_on_validation(options.methods) if options.final and not options.smoke else {}:
-        facts["best on validation"] = chosen
+        facts |= {"best on validation": chosen, "registered": registered(scores, chosen)}
+    if set(adaptive.ABLATION) | {"constant τ"} <= set(scores.method) and sweep.NOISE[0] in conditions:
+        parts = curves.ablation(*curves.resampled(scores[scores.condition == str(sweep.NOISE[0])]))
+        parts.to_csv(folder / "ablation.csv", index=False)
+        print(f"\n{parts.round(4).to_string(index=False)}")
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     tables(scores, folder)
     print(f"\n{len(runs)} runs in {facts['minutes']} minutes now, {facts['seconds per run']} s each when made; {folder}")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -34,6 +35,52 @@ def test_a_study_leaves_scores_facts_and_tables_and_logs_that_test_scores_were_o
     assert "| a | constant τ |" in capsys.readouterr().out
     opened = [json.loads(line) for line in (folder / "openings.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(opened) == 1 and {"time", "commit", "methods", "conditions"} == set(opened[0])
+
+
+def test_the_registered_tests_are_of_the_whole_method_against_the_chosen_baseline_and_corrected_over_both():
+    rng, difficulty, parts = np.random.default_rng(0), np.random.default_rng(1).normal(1.5, 1, 120), []
+    names = [f"q{i}" for i in range(120)]
+    base = {"condition": str(sweep.NOISE[0]), "part": "test", "direction": "text→image", "gallery": "google", "size": 100}
+    base |= {"query": names, "family": names}
+    for method, shift in {study.WHOLE: 0.0, "kernel ridge": 0.3, "M-CLIP": 0.02}.items():
+        for lang in study.PRIMARY:
+            rank = np.maximum(1, np.rint(np.exp(difficulty + shift + rng.normal(0, 0.5, 120))))
+            parts.append(pd.DataFrame(base | {"method": method, "lang": lang, "rank": rank}))
+    scores = pd.concat(parts)
+    rows = study.registered(scores, dict(zip(study.PRIMARY, ("kernel ridge", "M-CLIP"), strict=True)))
+    assert [(row["lang"], row["a"], row["b"]) for row in rows] == [
+        ("swh_Latn", study.WHOLE, "kernel ridge"),
+        ("sin_Sinh", study.WHOLE, "M-CLIP"),
+    ]
+    value = {(method, lang): (1 / part["rank"]).mean() for (method, lang), part in scores.groupby(["method", "lang"])}
+    assert rows[0]["difference"] == pytest.approx(value[study.WHOLE, "swh_Latn"] - value["kernel ridge", "swh_Latn"])
+    assert rows[0]["p, Holm"] == pytest.approx(2 * rows[0]["p"]) and rows[0]["p, Holm"] < 0.05 and rows[0]["low"] > 0
+    assert rows[1]["p, Holm"] == rows[1]["p"] > 0.05 and not rows[1]["p is the floor"]
+    assert json.loads(json.dumps(rows)) == rows and study.registered(scores[scores.method != study.WHOLE], {}) == []
+
+
+def test_references_are_tested_and_never_bold(checkout, capsys):
+    scores = pd.concat(
+        pd.DataFrame(
+            {
+                "query": [f"q{i}" for i in range(40)],
+                "family": [f"q{i}" for i in range(40)],
+                "lang": "swh_Latn",
+                "size": 100,
+                "direction": "text→image",
+                "gallery": "google",
+                "rank": rank,
+                "method": method,
+                "condition": "clean",
+                "part": "test",
+            }
+        )  # fmt: skip
+        for method, rank in {"string overlap": 1.0, "kernel ridge": 3.0, "M-CLIP": 30.0}.items()
+    )
+    study.tables(scores, checkout)
+    lines = (checkout / "tables" / "clean-all.md").read_text(encoding="utf-8").splitlines()
+    row = {method: next(line for line in lines if f"| {method} |" in line) for method in ("string overlap", "kernel ridge")}
+    assert "**" not in row["string overlap"] and "<sup>" in row["string overlap"] and "**" in row["kernel ridge"]
 
 
 def test_a_machine_caption_counts_once_as_the_first_error_it_shows():

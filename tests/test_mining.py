@@ -212,6 +212,18 @@ def test_the_dials_arithmetic():
         mining.overlap(toy, "eng_Latn", "sin_Sinh", 0.5)
 
 
+def test_several_second_languages_share_one_pool():
+    toy = corpus(2 * 57)
+    more = toy.rows[toy.rows.lang == "swh_Latn"]
+    more = more.assign(id=more.id + "~", lang="sin_Sinh")
+    both = Corpus(pd.concat([toy.rows, more], ignore_index=True), "toy")
+    part = mining.overlap(both, "eng_Latn", ["swh_Latn", "sin_Sinh"], 0.5)
+    alone = mining.overlap(toy, "eng_Latn", "swh_Latn", 0.5)
+    families = {lang: set(part.where_rows(lang=lang).rows.family) for lang in ("eng_Latn", "swh_Latn", "sin_Sinh")}
+    assert families["swh_Latn"] == families["sin_Sinh"] == set(alone.where_rows(lang="swh_Latn").rows.family)
+    assert families["eng_Latn"] == set(alone.where_rows(lang="eng_Latn").rows.family)
+
+
 def test_the_bench_runs_on_little_data(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(bench_mining.profile, "repository", lambda: tmp_path)
     monkeypatch.setattr(bench_mining, "SQUARE", 256)

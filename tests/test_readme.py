@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from bench import readme
@@ -45,6 +47,48 @@ def test_numbers_are_those_measured_with_protocol_machine_and_date():
         assert part in block
 
 
+def floors(queries: int = 1911) -> pd.DataFrame:
+    values = {"MRR": (0.2243, 0.2, 0.25), "R@1": (0.2, 0.1, 0.3), "R@10": (0.3, 0.2, 0.4), "median rank": (99.6, np.nan, np.nan)}
+    columns = ["lang", "direction", "metric", "value", "low", "high", "queries", "method"]
+    rows = [("swh_Latn", "text→image", metric, *of, queries, "string overlap") for metric, of in values.items()]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_what_no_training_reaches_stands_above_chance_if_it_was_asked_the_same_queries():
+    lines = readme.numbers(*measured(), floors()).splitlines()
+    row = "| Swahili, string overlap: spelling against the pictures' English names, nothing trained | 0.224 [0.200, 0.250] |"
+    assert lines[5].startswith(row) and lines[5].endswith("| 100 |") and lines[6].startswith("| chance |")
+    assert "string overlap" not in readme.numbers(*measured(), floors(1910)), "other queries"
+    assert "so what tells nothing apart has a lower MRR than chance" in lines[-1]
+
+
+def test_the_floors_are_read_from_the_record_of_test_families(tmp_path):
+    ranks = {"string overlap": [1, 2, 4, 4], "constant τ": [1, 1, 1, 1], "no dictionary": [9, 9, 9, 9]}
+    base = {"condition": "clean", "part": "test", "gallery": "google", "size": 10, "query": list("abcd"), "family": list("abcd")}
+    parts = [
+        pd.DataFrame(base | {"method": method, "lang": lang, "direction": direction, "rank": rank})
+        for method, rank in ranks.items()
+        for lang in ("swh_Latn", "deu_Latn", "eng_Latn")
+        for direction in ("text→image", "image→text")
+    ]
+    pd.concat(parts).to_parquet(tmp_path / "scores.parquet")
+    found = readme.floors_of(tmp_path)
+    assert set(found.method) == {"string overlap", "no dictionary"} and set(found.lang) == {"swh_Latn"}
+    assert set(found.direction) == {"text→image"} and set(found.queries) == {4}
+    assert found.query("method == 'string overlap' and metric == 'MRR'").value.item() == pytest.approx(
+        (1 + 1 / 2 + 1 / 4 + 1 / 4) / 4
+    )
+    pd.concat(parts).assign(part="validation").to_parquet(tmp_path / "scores.parquet")
+    assert readme.floors_of(tmp_path) is None
+
+
+def test_openings_are_counted_with_their_days(tmp_path):
+    assert readme.openings(tmp_path) == ""
+    days = ["2026-11-21 10:00:00", "2026-11-21 12:00:00", "2026-11-23 09:00:00"]
+    (tmp_path / "openings.jsonl").write_text("".join(json.dumps({"time": day}) + "\n" for day in days))
+    assert readme.openings(tmp_path) == " Its test scores were opened, as logged: 3 ×, 2026-11-21 to 2026-11-23."
+
+
 def test_the_study_block_is_the_recorded_table_and_says_how_it_was_made(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "random-noise-40-all.md").write_text("| a | M-CLIP | 0.15 |\n\nMRR")
@@ -58,7 +102,18 @@ def test_the_study_block_is_the_recorded_table_and_says_how_it_was_made(tmp_path
         "environment": {"machine": "2 cores"},
     }
     (tmp_path / "facts.json").write_text(json.dumps(facts))
+    assert "Registered" not in readme.study(tmp_path), "older records have none"
+    test = {"lang": "swh_Latn", "a": "adaptive ridge", "b": "kernel ridge", "difference": 0.0123, "low": -0.001, "high": 0.02}
+    facts["registered"] = [
+        test | {"p, Holm": 0.0002, "p is the floor": True},
+        test | {"lang": "sin_Sinh", "p, Holm": 0.31, "p is the floor": False},
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
     block = readme.study(tmp_path)
+    assert (
+        "Swahili: adaptive ridge − kernel ridge = +0.012 [-0.001, +0.020], p ≤ 0.0002; Sinhala: " in block
+        and "p = 0.31." in block
+    )
     assert block.startswith("| a | M-CLIP | 0.15 |")
     assert "test families; run: clean, text 10%; 90 runs of 8 s on average on one core of 2 cores, 2026-01-02" in block
     assert "commit abc1234" in block

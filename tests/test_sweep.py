@@ -14,7 +14,7 @@ import pytest
 
 from xmalign_lab import sweep
 from xmalign_lab.evaluate import report
-from xmalign_lab.sweep import CLEAN, NOISE, TEXT, Condition, Run, plan
+from xmalign_lab.sweep import CLEAN, NOISE, POOLS, TEXT, Condition, Run, plan
 
 SCENES = {"corpus": "scenes", "size": 120, "targets": ("swh_Latn", "sin_Sinh")}
 QUICK = '{"epochs": 2, "hidden": 16, "dim": 8, "components": 16, "batch_pairs": 200, "least_count": 1}'
@@ -34,6 +34,10 @@ def test_the_plan_leaves_out_what_would_repeat_another_run():
     assert {r.condition for r in per["no dictionary"]} == {CLEAN} and len(per["no dictionary"]) == 5
     assert {r.condition for r in per["oracle filter"]} == set(NOISE)
     assert {r.fold for r in runs} == set(range(5))
+    pools = list(plan(["mined", "dictionary alone", "oracle mining", "constant τ"], POOLS, [0]))
+    assert [str(r.condition) for r in pools if r.method == "dictionary alone"] == [str(c) for c in POOLS if c.words]
+    assert {r.condition for r in pools if r.method == "mined"} == set(POOLS) and "constant τ" not in {r.method for r in pools}
+    assert {r.condition for r in plan(["all parts", "only belief"])} == {NOISE[0]}
 
 
 def test_conditions_say_what_they_are():
@@ -76,6 +80,34 @@ def test_validation_is_corrupted_at_the_training_rate():
     other = [i for i in truth if i not in target]
     assert all(truth[i] == believed[i] for i in other)
     assert 0.3 < np.mean([truth[i] != believed[i] for i in target]) < 0.8
+
+
+def test_pools_hold_no_pair_of_texts_and_a_dictionary_of_training_words():
+    shared = {}
+    for words in (20, 0):
+        run = Run("mined", Condition(shared=0.5, words=words), 0, "test", **SCENES)
+        corpus, _, task = world(run)
+        shared[words] = task
+        assert not len(task.parallel) and len(task.pictured) and task.truth.all()
+        families = [set(task.training.where_rows(lang=lang, modality="text").rows.family) for lang in ("eng_Latn", "swh_Latn")]
+        assert 0.4 < len(families[0] & families[1]) / len(families[0]) < 0.6
+        assert set(task.pictured.rows.right) <= set(task.training.ids)
+        assert set(task.asked.ids) == set(corpus.select(sweep.split_by_family(corpus, 0).rows.split == "test").ids)
+    assert {target: len(known) for target, known in shared[20].dictionary.items()} == {"swh_Latn": 20, "sin_Sinh": 20}
+    assert not shared[0].dictionary and str(Condition(shared=0.5)) == "pools share 50%, no words"
+    assert ("kubwa", "large") in shared[20].dictionary["swh_Latn"]
+
+
+def test_mining_is_recorded_with_its_counts_and_the_ablation_runs():
+    mined = Run("mined", Condition(shared=1.0, words=30), 0, "test", changes=QUICK, **SCENES)
+    runs = [mined, replace(mined, method="dictionary alone"), replace(mined, method="oracle mining")]
+    runs.append(Run("all parts", NOISE[0], 0, "test", changes=QUICK, **SCENES))
+    found = [sweep.make(run) for run in runs]
+    facts = sweep.facts(runs, found, 1.0)["mined"]
+    assert [row["lang"] for row in facts] == list(SCENES["targets"]) and facts[0]["condition"] == "pools share 100%, 30 words"
+    assert all(row["count"] > 0 and row["precision"] > 0.5 for row in facts)
+    scores = sweep.collect(runs, found)
+    assert set(scores.method) == {run.method for run in runs} and "all parts" not in sweep.cells(scores, NOISE[0])
 
 
 def test_less_text_is_nested_and_leaves_the_pictures():

@@ -7,18 +7,25 @@ regression in closed form, because it can say what it would have said of a pair 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from xmalign_lab import ridge, similarity
-from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge
+from xmalign_lab import ridge, schedules, similarity
+from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge, teacher
 from xmalign_lab.corpus import Corpus, Pairs
+from xmalign_lab.encoders.classic import ClassicText
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.static import leading
-from xmalign_lab.pairs import confidence, noise
+from xmalign_lab.pairs import augment, confidence, noise, thresholds
+from xmalign_lab.pairs.dictionary import matched
+from xmalign_lab.pairs.mining import round_report
+from xmalign_lab.pairs.parallel import bridge
+from xmalign_lab.recipe import Stage
 from xmalign_lab.study import Task
 from xmalign_lab.train import Recipe
 
@@ -105,7 +112,147 @@ def adaptive_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
     return kernel_ridge(judged(task), recipe)
 
 
+def mined(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """No parallel text: `kernel_ridge` on the texts that `matched` finds between the pools, and on the dictionary itself.
+
+    `attrs["mined"]` of the scores says by language how many were found and, as the truth is known here, how many rightly.
+    """
+    group, parts, report = task.corpus.lookup("group"), [], {}
+    for target in task.targets:
+        pools = [task.training.where_rows(modality="text", lang=lang).ids for lang in (task.pivot, target)]
+        known = task.dictionary.get(target, ())
+        *_, found = matched(task.training, task.pivot, target, known, task.features["text"])
+        report[target] = round_report(found, group=group, pools=pools)
+        parts.append(found.rows)
+    scores = _taught(task, recipe, Pairs(pd.concat(parts)))
+    scores.attrs["mined"] = report
+    return scores
+
+
+def dictionary_alone(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """What `mined` starts from: `kernel_ridge` on the words of the dictionary and nothing else."""
+    if not task.dictionary:
+        raise NotApplicable("no dictionary")
+    return _taught(task, recipe, task.parallel)
+
+
+def oracle_mining(task: Task, recipe: Recipe) -> pd.DataFrame:
+    """`mined` with every pair that the two pools share, by the truth that no method may see: what perfect mining would reach."""
+    return _taught(task, recipe, bridge(task.training, list(task.targets)))
+
+
+def _taught(task: Task, recipe: Recipe, pairs: Pairs) -> pd.DataFrame:
+    """Kernel ridge on the task's pictures, these pairs of texts, and the dictionary's words as texts of their own."""
+    words = [
+        dict(
+            id=f"word:{target}:{lang}:{number}",
+            group=f"word:{target}:{number}",
+            lang=lang,
+            text=word,
+            modality="text",
+            kind="word",
+        )
+        for target, known in task.dictionary.items()
+        for number, entry in enumerate(known)
+        for lang, word in zip((target, task.pivot), entry, strict=True)
+    ]
+    pairs = Pairs(pd.concat([task.pictured.rows, pairs.rows[pairs.rows.source.isin(f"{task.pivot}-{t}" for t in task.targets)]]))
+    if not words:
+        return kernel_ridge(replace(task, pairs=pairs), recipe)
+    added = Corpus(pd.DataFrame(words).assign(family=lambda rows: rows.group, split="train"))
+    text = Features.concatenate([task.features["text"], ClassicText().encode(added, progress=False)])
+    sides = added.where_rows(lang=task.pivot).rows, added.rows[added.rows.lang != task.pivot]
+    sources = f"{task.pivot}-" + sides[1].lang
+    known = Pairs(pd.DataFrame({"left": sides[0].id.to_numpy(), "right": sides[1].id.to_numpy(), "source": sources.to_numpy()}))
+    corpus = replace(task.corpus, rows=pd.concat([task.corpus.rows, added.rows], ignore_index=True))
+    return kernel_ridge(replace(task, corpus=corpus, pairs=pairs + known, features=dict(task.features) | {"text": text}), recipe)
+
+
+PARTS = (
+    "belief", "threshold", "augmentation", "hardness sampling", "temperature", "negatives", "regulariser", "adversary", "stages"
+)  # fmt: skip
+
+
+def built(task: Task, recipe: Recipe, parts: Collection[str]) -> pd.DataFrame:
+    """Contrastive training with some of the framework's `PARTS`, and none of the others: for the ablation."""
+    if not len(task.parallel):
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}")
+    return contrastive(arranged(task, recipe, parts), dynamic(recipe, parts))
+
+
+def arranged(task: Task, recipe: Recipe, parts: Collection[str]) -> Task:
+    """The task with the parts that make pairs.
+
+    "belief": `judged` weights. "threshold": pairs below the mean belief of their language go (`thresholds.moving`).
+    "augmentation": every target text beside itself without a span. "hardness sampling": the pairs of pictures whose nearest
+    wrong text is near, as the teacher sees them, count more, which is what drawing them more often amounts to.
+    """
+    if {"belief", "threshold"} & set(parts):
+        pairs = judged(task).pairs
+        known, kept = pairs.rows.score.notna(), np.ones(len(pairs), bool)
+        if "threshold" in parts:
+            p, source = pairs.rows.score[known], pairs.rows.source[known]
+            kept[known] = p >= source.map(thresholds.moving(p, source)).astype(float)
+        pairs = pairs if "belief" in parts else pairs.assign(weight=1.0)
+        task = replace(task, pairs=pairs.select(kept), truth=task.truth[kept])
+    if "hardness sampling" in parts:
+        master, rows, weight = teacher(task, recipe), task.pairs.rows, task.pairs.rows.weight.to_numpy(float).copy()
+        pictured = (rows.source == f"image-{task.pivot}").to_numpy()
+        sides = [np.unique(rows[side][pictured].to_numpy(object)) for side in ("left", "right")]
+        images, texts = (Features(ids, task.features[m].take(ids)) for ids, m in zip(sides, ("image", "text"), strict=True))
+        seen = [Features(sides[0], master.encode_image(images)), Features(sides[1], master.encode_text(texts))]
+        weight[pictured] *= augment.hardness_weights(task.pairs.select(pictured), Features.concatenate(seen))
+        task = replace(task, pairs=task.pairs.assign(weight=weight))
+    if "augmentation" in parts:
+        text, pairs = [task.features["text"]], task.pairs
+        for target in task.targets:
+            cut, more = augment.span_deletion(task.training, target, seed=task.fold)
+            text.append(ClassicText().encode(cut, progress=False))
+            pairs = pairs + more
+        truth = np.concatenate([task.truth, np.ones(len(pairs) - len(task.pairs), bool)])
+        task = replace(task, pairs=pairs, truth=truth, features=dict(task.features) | {"text": Features.concatenate(text)})
+    return task
+
+
+def dynamic(recipe: Recipe, parts: Collection[str]) -> Recipe:
+    """The recipe with the parts that make the loss, around its own constant temperature τ.
+
+    "temperature": from 1.5 τ to 0.75 τ along a cosine, times MACL's factor. "negatives": hard negatives and ambiguous
+    positives weighted. "regulariser": the structure term, strong while alignment is poor. "adversary": the language
+    discriminator. "stages": all of this only from half of the run on, after a soft start; pairs of low belief go at the end.
+    """
+    tau = recipe.temperature(0.0, {}, {})[0]
+    terms = dict(recipe.terms)
+    if "regulariser" in parts:
+        terms["structure"] = schedules.Fading(10.0, 0.5)
+    if "adversary" in parts:
+        terms["adversary"] = 1.0
+    moving = schedules.Adaptive(1.5 * tau, 0.75 * tau, low=0.2 * tau, high=3 * tau)
+    fields = {"temperature": moving if "temperature" in parts else recipe.temperature, "terms": terms}
+    if "negatives" in parts:
+        fields |= {"hardness": 2.0, "ambiguity": 0.5}
+    if "stages" in parts:
+        plain = {"temperature": recipe.temperature, "terms": recipe.terms, "hardness": 0.0, "ambiguity": 0.0}
+        start = plain | {"temperature": schedules.Constant(2 * tau)}
+        stages = Stage("initialise", 0.15, start), Stage("contrastive", 0.5, plain), Stage("adaptive", 0.85)
+        fields["stages"] = (*stages, Stage("refine", 1.0, {"threshold": 0.5}))
+    return replace(recipe, **fields)
+
+
 METHODS = {
     "adaptive": (adaptive, clip(name="adaptive")),
     "adaptive ridge": (adaptive_ridge, clip(name="adaptive ridge")),
+}
+MINING = {
+    "mined": (mined, clip(name="mined")),
+    "dictionary alone": (dictionary_alone, clip(name="dictionary alone")),
+    "oracle mining": (oracle_mining, clip(name="oracle mining")),
+}
+ABLATION = {
+    name: (partial(built, parts=parts), clip(name=name))
+    for name, parts in {
+        "all parts": PARTS,
+        **{f"without {part}": tuple(other for other in PARTS if other != part) for part in PARTS},
+        **{f"only {part}": (part,) for part in PARTS},
+    }.items()
 }

@@ -7,7 +7,6 @@ A method takes a `Task` and a `Recipe` and returns the per-query scores of the r
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.static import leading, mean_of_words, ppmi_svd
 from xmalign_lab.evaluate.retrieval import Protocol, Side, rank_queries
 from xmalign_lab.model import Aligner, Fixed
+from xmalign_lab.pairs.dictionary import dictionary
 from xmalign_lab.study import Task, score
 from xmalign_lab.train import Recipe, fit
 
@@ -173,23 +173,6 @@ def oracle_translation(task: Task, recipe: Recipe) -> pd.DataFrame:
     text = Features(texts.id.to_numpy(), task.features["text"].take(true))
     features = {"image": task.features["image"], "text": text}
     return score(teacher(task, recipe), _only(asked, text.ids), features, Protocol(translate_test=True))
-
-
-def dictionary(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """`{source word: target word}` of the largest Dice coefficient 2 n(s, t) / (n(s) + n(t)), from (source, target) texts.
-
-    n counts the pairs of texts that hold a word. Ties go to the word that is first in the alphabet.
-    """
-    source, target, both = Counter(), Counter(), {}
-    for left, right in pairs:
-        of_left, of_right = set(words(left)), set(words(right))
-        source.update(of_left)
-        target.update(of_right)
-        for word in of_left:
-            both.setdefault(word, Counter()).update(of_right)
-    return {
-        word: min(found, key=lambda t: (-2 * found[t] / (source[word] + target[t]), t)) for word, found in sorted(both.items())
-    }
 
 
 def procrustes(task: Task, recipe: Recipe, rounds: int = 5) -> pd.DataFrame:
@@ -345,7 +328,8 @@ def tuned(method: str, rate: float) -> dict:
 
     The oracle filter leaves no noise and the adaptive method little, so they are trained as constant τ is without any.
     """
-    method, rate = ("constant τ", 0.0) if method in ("oracle filter", "adaptive") else (method, rate)
+    filtered = method in ("oracle filter", "adaptive") or method.startswith(("all ", "only ", "without "))
+    method, rate = ("constant τ", 0.0) if filtered else (method, rate)
     chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
 

@@ -13,11 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from xmalign_lab.adaptive import ABLATION, PARTS
 from xmalign_lab.baselines import chance
 from xmalign_lab.evaluate.retrieval import per_query
 from xmalign_lab.evaluate.significance import bootstrap_means
 from xmalign_lab.style import QUIET, dress, language_name
-from xmalign_lab.sweep import CLEAN, TARGETS, WITHOUT_PARALLEL
+from xmalign_lab.sweep import CLEAN, NOISE, TARGETS, WITHOUT_PARALLEL
 
 CELL = ["method", "condition", "noise", "rate", "text", "lang"]
 LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for each of its members
@@ -123,6 +124,7 @@ def intervals(table: pd.DataFrame, condition: str) -> go.Figure:
     As `noise_curves`; methods that use no parallel text (`sweep.WITHOUT_PARALLEL`) are the same at every condition.
     """
     rows = table[(table.condition == condition) | ((table.condition == str(CLEAN)) & table.method.isin(WITHOUT_PARALLEL))]
+    rows = rows[~rows.method.isin(ABLATION)]
     best, langs = rows.groupby("method").value.mean().sort_values().index, _languages(rows)
     gaps = {"horizontal_spacing": 0.02, "subplot_titles": list(map(language_name, langs))}
     figure = make_subplots(1, len(langs), shared_yaxes=True, **gaps)
@@ -138,6 +140,57 @@ def intervals(table: pd.DataFrame, condition: str) -> go.Figure:
     figure.update_traces(hovertemplate="%{y}: %{x:.3f} (+%{error_x.array:.3f} −%{error_x.arrayminus:.3f})<extra></extra>")
     figure.update_xaxes(matches="x", rangemode="tozero", nticks=4).update_yaxes(ticks="", ticklabelstandoff=6)
     return figure.update_layout(margin_t=112)
+
+
+def contrast(table: pd.DataFrame, means: np.ndarray, a: str, b: str, condition: str, langs=TARGETS) -> tuple[float, float, float]:
+    """MRR of method `a` less that of `b` at one condition, mean over `langs`: the difference and its 95 % interval."""
+    at = [np.flatnonzero((table.method == m) & (table.condition == condition) & table.lang.isin(langs)) for m in (a, b)]
+    low, high = np.quantile(means[:, at[0]].mean(1) - means[:, at[1]].mean(1), [0.025, 0.975])
+    return float(table.value[at[0]].mean() - table.value[at[1]].mean()), float(low), float(high)
+
+
+def recovered(table: pd.DataFrame, means: np.ndarray, method: str, langs, floor="constant τ", condition: str = str(NOISE[0])):
+    """(method - floor) / (oracle filter - floor) in MRR, mean over `langs`: the share and its 95 % interval."""
+    at = {m: np.flatnonzero((table.method == m) & (table.condition == condition) & table.lang.isin(langs))
+          for m in (method, floor, "oracle filter")}  # fmt: skip
+    every = np.vstack([table.value, means])
+    of = {m: every[:, rows].mean(1) for m, rows in at.items()}
+    share = (of[method] - of[floor]) / (of["oracle filter"] - of[floor])
+    return float(share[0]), *map(float, np.quantile(share[1:], [0.025, 0.975]))
+
+
+def ablation(table: pd.DataFrame, means: np.ndarray, condition: str = str(NOISE[0])) -> pd.DataFrame:
+    """Per part of `adaptive.PARTS` what MRR loses when it is removed from all, and gains when it is added to none.
+
+    Columns part, and `removed`, `alone`, each with its low and high: a difference of means over languages, families resampled.
+    """
+    rows = []
+    for part in PARTS:
+        lost = contrast(table, means, "all parts", f"without {part}", condition)
+        won = contrast(table, means, f"only {part}", "constant τ", condition)
+        rows.append((part, *lost, *won))
+    return pd.DataFrame(rows, columns=["part", "removed", "removed low", "removed high", "alone", "alone low", "alone high"])
+
+
+def ablation_bars(parts: pd.DataFrame) -> go.Figure:
+    """What each part is worth, two dots with intervals a row, as `ablation` makes the table; right of zero it helps."""
+    figure = go.Figure()
+    for name, colour, symbol, shift in (("removed", "#7B1E3A", "diamond", -0.13), ("alone", "#00695C", "circle", 0.13)):
+        bars = {"array": parts[f"{name} high"] - parts[name], "arrayminus": parts[name] - parts[f"{name} low"], "color": QUIET}
+        label = "lost when it is removed from all" if name == "removed" else "gained when it is added to none"
+        marker = {"color": colour, "symbol": symbol, "size": 9}
+        figure.add_scatter(
+            x=parts[name], y=np.arange(len(parts))[::-1] + shift, error_x=bars, mode="markers", marker=marker, name=label
+        )
+    figure.add_vline(x=0, line=DOTS)
+    dress(
+        figure,
+        "What each part is worth",
+        "difference in MRR, mean over languages; 95 % intervals over families",
+        height=140 + 40 * len(parts),
+    )
+    figure.update_yaxes(tickvals=list(range(len(parts)))[::-1], ticktext=list(parts.part), ticks="")
+    return figure.update_layout(legend={"orientation": "h", "y": -0.12}, margin_l=140)
 
 
 def _languages(rows: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ class Task:
 
     `corpus` has its `split`; `pairs` tie pictures to `pivot` texts and those to the `targets` (`bridge`), perhaps thinned
     or corrupted; `truth` (n,) says which pairs are right and is for oracles alone. With `part` "test", training
-    and validation families are trained on; with "validation", training families only.
+    and validation families are trained on; with "validation", training families only. `dictionary` holds, by target, words
+    (target, pivot) that translate each other, for methods that mine.
     """
 
     corpus: Corpus
@@ -39,6 +40,7 @@ class Task:
     fold: int
     part: str = "test"
     pivot: str = "eng_Latn"
+    dictionary: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     @property
     def training(self) -> Corpus:

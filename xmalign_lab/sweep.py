@@ -27,30 +27,40 @@ from xmalign_lab import adaptive, baselines, corpora, profile, records, study
 from xmalign_lab.corpus import Corpus, Pairs, split_by_family
 from xmalign_lab.evaluate.retrieval import SCORE_COLUMNS, per_query
 from xmalign_lab.pairs import noise
+from xmalign_lab.pairs.dictionary import dictionary
+from xmalign_lab.pairs.mining import overlap
 from xmalign_lab.pairs.parallel import bridge, thin
 from xmalign_lab.train import Recipe
 
 TARGETS = ("swh_Latn", "sin_Sinh", "yor_Latn", "que_Latn", "deu_Latn")
 SIZE = {"epochs": 12, "hidden": 512}  # smaller than a single run's, so that hundreds fit into an hour
-METHODS = adaptive.METHODS | baselines.METHODS
+METHODS = adaptive.METHODS | baselines.METHODS | adaptive.MINING | adaptive.ABLATION
 # What a method is not to beat, but to stand beside: references, and its own parts.
-NO_RIVALS = ("oracle filter", "oracle translation", "no dictionary", "string overlap", *adaptive.METHODS)
+REFERENCES = ("oracle filter", "oracle translation", "no dictionary", "string overlap", "dictionary alone", "oracle mining")
+NO_RIVALS = (*REFERENCES, *adaptive.METHODS, *adaptive.MINING, *adaptive.ABLATION)
 WITHOUT_PARALLEL = ("no dictionary", "string overlap", "oracle translation", "M2M projector", "uCLIP projector")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How the parallel text is: `noise` "random", "hard" or "translation" in a share `rate` of families; `text` of it kept."""
+    """How the parallel text is: `noise` "random", "hard" or "translation" in a share `rate` of families; `text` of it kept.
+
+    With `shared` there is none: two pools of texts have this share of their concepts in common, and a dictionary `words`.
+    """
 
     noise: str = "random"
     rate: float = 0.0
     text: float = 1.0
+    shared: float = 0.0
+    words: int = 0
 
     def __post_init__(self):
         if self.noise not in ("random", "hard", "translation"):
             raise ValueError(f"unknown noise {self.noise!r}; known are random, hard, translation")
 
     def __str__(self) -> str:
+        if self.shared:
+            return f"pools share {self.shared:.0%}, {f'{self.words} words' if self.words else 'no words'}"
         parts = [f"{self.noise} noise {self.rate:.0%}"] * (self.rate > 0) + [f"text {self.text:.0%}"] * (self.text < 1)
         return ", ".join(parts) or "clean"
 
@@ -58,6 +68,8 @@ class Condition:
 CLEAN = Condition()
 NOISE = (Condition(rate=0.4), Condition("translation", 0.4), Condition(rate=0.2), Condition(rate=0.6), Condition("hard", 0.4))
 TEXT = tuple(Condition(text=text) for text in (0.1, 0.01, 0.0))
+POOLS = tuple(Condition(shared=shared, words=words) for words in (100, 0) for shared in (1.0, 0.5, 0.1))
+CONDITIONS = (CLEAN, *NOISE, *TEXT, *POOLS)
 
 
 @dataclass(frozen=True)
@@ -75,15 +87,25 @@ class Run:
 
 
 def plan(
-    methods: Iterable[str], conditions: Sequence[Condition] = (CLEAN, *NOISE, *TEXT), folds: Iterable[int] = range(5), **fields
+    methods: Iterable[str],
+    conditions: Sequence[Condition] = (CLEAN, *NOISE, *TEXT, *POOLS),
+    folds: Iterable[int] = range(5),
+    **fields,
 ) -> Iterator[Run]:
-    """The runs worth making: methods that use no parallel text once per fold, an oracle filter only where there is noise."""
+    """The runs worth making: methods that use no parallel text once per fold, an oracle filter only where there is noise.
+
+    Pools are for methods that mine, the ablation is made at 40 % random noise.
+    """
     methods, folds = list(methods), list(folds)
     for condition in conditions:
         for method in methods:
             if method in WITHOUT_PARALLEL and condition != CLEAN:
                 continue
             if method == "oracle filter" and not condition.rate:
+                continue
+            if (method in adaptive.MINING) != bool(condition.shared) or method in adaptive.ABLATION and condition != NOISE[0]:
+                continue
+            if method == "dictionary alone" and not condition.words:
                 continue
             for fold in folds:
                 yield Run(method, condition, fold, **fields)
@@ -93,6 +115,8 @@ def task_of(corpus: Corpus, features, run: Run) -> study.Task:
     """The task of a run: pairs of the training families, thinned and corrupted; a validation part is corrupted alike."""
     corpus = split_by_family(corpus, run.fold)
     training = study.training_part(corpus, run.part)
+    if run.condition.shared:
+        return _pooled(corpus, training, features, run)
     sources = [f"eng_Latn-{target}" for target in run.targets]
     pairs = bridge(training, list(run.targets))
     if run.condition.text < 1:
@@ -101,6 +125,20 @@ def task_of(corpus: Corpus, features, run: Run) -> study.Task:
     if run.part == "validation" and run.condition.rate:
         corpus = _corrupted_queries(corpus, features, run)
     return study.Task(corpus, features, pairs, truth, run.targets, run.fold, run.part)
+
+
+def _pooled(corpus: Corpus, training: Corpus, features, run: Run) -> study.Task:
+    """No pair of texts, but two pools of them, and the most frequent words that have a translation (Dice ≥ ½ by the truth)."""
+    known, text_of = {}, training.lookup("text")
+    for target in run.targets:
+        pairs = bridge(training, [target]).rows
+        texts = [(text_of[b], text_of[a]) for a, b in pairs[pairs.source != "image-eng_Latn"][["left", "right"]].to_numpy()]
+        known[target] = list(dictionary(texts, least=0.5).items())[: run.condition.words]
+    pools = overlap(training, "eng_Latn", run.targets, run.condition.shared)
+    corpus = corpus.select(~corpus.rows.id.isin(set(training.ids) - set(pools.ids)))
+    pairs = bridge(pools, [])
+    known = {target: words for target, words in known.items() if words}
+    return study.Task(corpus, features, pairs, np.ones(len(pairs), bool), run.targets, run.fold, run.part, dictionary=known)
 
 
 def corrupt(pairs: Pairs, corpus: Corpus, features, run: Run) -> tuple[Pairs, np.ndarray]:
@@ -164,6 +202,8 @@ def make(run: Run, root: Path | None = None) -> records.Record:
             (folder / "not_applicable.txt").write_text(str(reason))
             scores = pd.DataFrame(columns=list(SCORE_COLUMNS))
         scores.to_parquet(folder / "scores.parquet")
+        if "mined" in scores.attrs:
+            (folder / "mined.json").write_text(json.dumps(scores.attrs["mined"]))
 
     inputs = [run.method, str(run.condition), f"fold {run.fold}", run.part, *(features[m].key for m in sorted(features))]
     inputs += [records.frame_hash(task.pairs.rows), records.frame_hash(task.asked.rows[["id", "group", "family"]])]
@@ -225,8 +265,14 @@ def collect(runs: Sequence[Run], found: Sequence[records.Record]) -> pd.DataFram
 
 
 def facts(runs: Sequence[Run], found: Sequence[records.Record], minutes: float, commit: str = "") -> dict:
-    """How a study was made, as facts.json holds it: part, date, commit, what was run, how long it took, what did not apply."""
+    """How a study was made, as facts.json holds it: part, date, commit, what was run, how long it took, what was mined."""
     nothing = ((run, record.folder / "not_applicable.txt") for run, record in zip(runs, found, strict=True))
+    mined = [
+        {"condition": str(run.condition), "fold": run.fold, "lang": lang, **of}
+        for run, record in zip(runs, found, strict=True)
+        if (path := record.folder / "mined.json").exists()
+        for lang, of in json.loads(path.read_text()).items()
+    ]
     why = {f"{run.method}, {run.condition}: {path.read_text(encoding='utf-8')}" for run, path in nothing if path.exists()}
     return {
         "part": runs[0].part if runs[0].corpus == "emoji" else "smoke",
@@ -239,6 +285,7 @@ def facts(runs: Sequence[Run], found: Sequence[records.Record], minutes: float, 
         "seconds per run": round(float(np.mean([record.environment["seconds"] for record in found])), 1),
         "environment": records.environment(),
         "not applicable": sorted(why),
+        "mined": mined,
     }
 
 
@@ -277,11 +324,12 @@ def without_flags(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(scores: pd.DataFrame, condition: Condition) -> dict[str, pd.DataFrame]:
-    """One condition's scores by method, as `report.compare` takes them; with the methods that use no parallel text.
+    """One condition's scores by method, as `report.compare` takes them, without the ablation's; with those of no parallel text.
 
     These ran once, on clean names: on validation families, whose noisy conditions ask other queries, they are left out.
     """
     rows = scores[scores.condition == str(condition)]
     if condition != CLEAN and set(scores.get("part", ())) != {"validation"}:
         rows = pd.concat([rows, scores[scores.method.isin(WITHOUT_PARALLEL)]])
-    return {method: part for method in METHODS if len(part := rows[rows.method == method])}
+    named = [method for method in METHODS if method not in adaptive.ABLATION]
+    return {method: part for method in named if len(part := rows[rows.method == method])}

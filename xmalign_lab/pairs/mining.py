@@ -8,7 +8,7 @@ spelling, or through pictures, whose vectors `mine` takes as it takes any others
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -133,24 +133,27 @@ def shared_spelling(corpus: Corpus, a: str, b: str) -> Pairs:
     return Pairs(pd.DataFrame({"left": both.id_x, "right": both.id_y, "source": f"{a}-{b}"}))
 
 
-def overlap(corpus: Corpus, lang_a: str, lang_b: str, share: float, seed: int = 0) -> Corpus:
-    """The corpus with fewer texts in both languages, so that their pools share `share` of their concepts (families).
+def overlap(corpus: Corpus, lang_a: str, lang_b: str | Sequence[str], share: float, seed: int = 0) -> Corpus:
+    """The corpus with fewer texts of `lang_a` and `lang_b`, so that their pools share `share` of their concepts (families).
 
     Of the N families with texts in both, S keep both, U keep only the first language and U only the second. Both pools
     then hold S + U families, of which the share s = S / (S + U) is common; all are used, S + 2U = N, so S = sN / (2 - s):
     at 1 all N, at .5 a third in common and pools of 2N/3, at .1 N/19 in common and pools of 10N/19. Rounding moves s by
-    less than 2/N. Texts of a family that lacks one of the languages go; pictures and other languages stay, so hand over
-    the training part only. Raises `ValueError` for a share outside [0, 1], `CorpusError` for no common family.
+    less than 2/N. Several second languages share one pool, of the families that any has: with gaps, s is a little off.
+    Texts of other families go; pictures and other languages stay, so hand over the training part only. Raises `ValueError`
+    for a share outside [0, 1], `CorpusError` for no common family.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], not {share}")
+    others = [lang_b] if isinstance(lang_b, str) else list(lang_b)
     text = corpus.rows.modality == "text"
-    families = [set(corpus.rows.family[text & (corpus.rows.lang == lang)]) for lang in (lang_a, lang_b)]
+    families = [set(corpus.rows.family[text & corpus.rows.lang.isin(langs)]) for langs in ([lang_a], others)]
     order = sorted(families[0] & families[1], key=lambda family: hashed_fraction(f"overlap {seed} {family}"))
     if not order:
-        raise CorpusError(f"{corpus.name}: no family has texts in both {lang_a!r} and {lang_b!r}")
+        raise CorpusError(f"{corpus.name}: no family has texts in both {lang_a!r} and {' or '.join(map(repr, others))}")
     common = round(share * len(order) / (2 - share))
     cut = common + (len(order) - common + 1) // 2
-    for lang, pool in ((lang_a, order[:cut]), (lang_b, order[:common] + order[cut:])):
-        corpus = corpus.select((corpus.rows.modality != "text") | (corpus.rows.lang != lang) | corpus.rows.family.isin(pool))
+    for langs, pool in (([lang_a], order[:cut]), (others, order[:common] + order[cut:])):
+        corpus = corpus.select(~(text & corpus.rows.lang.isin(langs)) | corpus.rows.family.isin(pool))
+        text = corpus.rows.modality == "text"
     return corpus

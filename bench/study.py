@@ -98,8 +98,8 @@ def main() -> int:
     facts = sweep.facts(runs, found, (time.monotonic() - start) / 60, commit.stdout.strip())
     if chosen := chosen_on_validation(options.methods) if options.final and not options.smoke else {}:
         facts |= {"best on validation": chosen, "registered": registered(scores, chosen)}
-    if set(adaptive.ABLATION) | {"constant τ"} <= set(scores.method) and sweep.NOISE[0] in conditions:
-        parts = curves.ablation(*curves.resampled(scores[scores.condition == str(sweep.NOISE[0])]))
+    if set(adaptive.ABLATION) <= set(scores.method):
+        parts = curves.ablation(*curves.resampled(scores[scores.method.isin(adaptive.ABLATION)]))
         parts.to_csv(folder / "ablation.csv", index=False)
         print(f"\n{parts.round(4).to_string(index=False)}")
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")

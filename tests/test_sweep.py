@@ -37,7 +37,8 @@ def test_the_plan_leaves_out_what_would_repeat_another_run():
     pools = list(plan(["mined", "dictionary alone", "oracle mining", "constant τ"], POOLS, [0]))
     assert [str(r.condition) for r in pools if r.method == "dictionary alone"] == [str(c) for c in POOLS if c.words]
     assert {r.condition for r in pools if r.method == "mined"} == set(POOLS) and "constant τ" not in {r.method for r in pools}
-    assert {r.condition for r in plan(["all parts", "only belief"])} == {NOISE[0]}
+    parts = list(plan(["all parts", "only belief"]))
+    assert {(r.condition, r.targets) for r in parts} == {(NOISE[0], sweep.ABLATED)} and len(parts) == 10
 
 
 def test_conditions_say_what_they_are():

@@ -252,6 +252,7 @@ ABLATION = {
     name: (partial(built, parts=parts), clip(name=name))
     for name, parts in {
         "all parts": PARTS,
+        "no parts": (),
         **{f"without {part}": tuple(other for other in PARTS if other != part) for part in PARTS},
         **{f"only {part}": (part,) for part in PARTS},
     }.items()

@@ -167,7 +167,7 @@ def ablation(table: pd.DataFrame, means: np.ndarray, condition: str = str(NOISE[
     rows = []
     for part in PARTS:
         lost = contrast(table, means, "all parts", f"without {part}", condition)
-        won = contrast(table, means, f"only {part}", "constant τ", condition)
+        won = contrast(table, means, f"only {part}", "no parts", condition)
         rows.append((part, *lost, *won))
     return pd.DataFrame(rows, columns=["part", "removed", "removed low", "removed high", "alone", "alone low", "alone high"])
 

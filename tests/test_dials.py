@@ -10,6 +10,7 @@ from test_plots import header, written
 
 from xmalign_lab import dials, schedules, style
 from xmalign_lab.losses.contrastive import info_nce
+from xmalign_lab.pairs import confidence
 
 SWAHILI = "eng_Latn-swh_Latn"
 PLANS = [schedules.Constant(0.05), schedules.Linear(0.1, 0.01), schedules.Cosine(0.1, 0.02, 2), schedules.Adaptive(0.1, 0.02)]
@@ -153,6 +154,25 @@ def test_each_source_keeps_its_share_and_is_counted():
 def test_sources_are_called_by_their_languages():
     names = {SWAHILI: "English–Swahili", "image-eng_Latn": "picture–English", "mined": "mined", "a-b": "a-b", "<b>": "&lt;b&gt;"}
     assert {source: dials.relation_name(source) for source in names} == names
+
+
+def test_reliability_draws_its_table_the_diagonal_and_the_distance():
+    rng = np.random.default_rng(0)
+    p = rng.random(2_000)
+    honest = confidence.reliability(p, rng.random(2_000) < p)
+    bold = confidence.reliability(np.full(300, 1.0), np.arange(300) < 120)
+    figure = dials.reliability({"honest": honest, "bold": bold})
+    diagonal, line, bars, point, more = figure.data
+    assert list(diagonal.x) == list(diagonal.y) == [0, 1] and not diagonal.showlegend
+    assert np.allclose(line.x, honest.p) and np.allclose(line.y, honest.right) and np.allclose(bars.y, honest["count"])
+    assert np.allclose(line.y + line.error_y.array, honest.high) and np.allclose(line.y - line.error_y.arrayminus, honest.low)
+    assert np.allclose(bars.x + bars.width / 2, np.arange(10) / 10 + 0.05) and np.allclose(more.x - more.width / 2, 0.95)
+    assert line.marker.color is None and line.line.color == bars.marker.color
+    apart = (np.abs(honest.p - honest.right) * honest["count"]).sum() / 2_000
+    assert line.name == f"honest, {style.number(apart)} apart" and point.name == "bold, .6 apart"
+    assert point.line.color != line.line.color and point.marker.symbol != line.marker.symbol
+    assert len(dials.reliability({}).data) == 1
+    written(figure)
 
 
 # --- a temperature

@@ -26,6 +26,7 @@ STAGES = ("#F1F4F8", "#FFFFFF", "#F7F1E8")  # grounds that stay behind every lin
 PALE_BLUE, PALE_ORANGE = "#A9CEE5", "#F3CCB0"
 SHADES = (BLUE, "#E69F00", "#882255", "#44AA99", style.SKY, INK)
 DASHES = ("solid", "dash", "dot", "dashdot")
+SIGNS = ("circle", "square", "diamond", "triangle-up")
 HERE = {"mode": "markers", "marker": {"size": 12, "color": ORANGE, "symbol": "diamond"}, "cliponaxis": False}
 FEW = 30  # candidates; the ranks of more need a logarithm
 SEEN, STEPS = 40, 30  # rows whose own temperatures are followed, and for how long: a preview has 100 ms
@@ -199,6 +200,31 @@ def _by_source(figure: go.Figure, mask: np.ndarray, sources: np.ndarray, names: 
     share = np.float32(n) / [(sources == name).sum() for name in names]
     hover = {"customdata": n, "hovertemplate": "%{customdata:,} pairs (%{x:.0%})"}
     figure.add_bar(y=names, x=share, orientation="h", showlegend=False, **hover, **look, row=2, col=1)
+
+
+def reliability(tables: Mapping[str, pd.DataFrame], bins: int = 10) -> go.Figure:
+    """Tables of `confidence.reliability` by name: the share that is right over the belief, and below how many pairs that is.
+
+    On the dotted diagonal a belief is what it says; thin bars are each share's 95 % interval. The legend says how far the two
+    lie apart, in the mean over pairs (expected calibration error; Guo et al. 2017, arXiv 1706.04599).
+    """
+    figure = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.75, 0.25], vertical_spacing=0.05)
+    dress(figure, "Is a belief what it says?", "share of right pairs, with its 95 % interval", 480)
+    diagonal = {"mode": "lines", "line": {"color": QUIET, "dash": "dot"}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=[0, 1], y=[0, 1], **diagonal, row=1, col=1)
+    for i, ((name, table), colour, symbol) in enumerate(zip(tables.items(), cycle(SHADES), cycle(SIGNS), strict=False)):
+        p, right, low, high, count = (table[column].to_numpy(np.float32) for column in ("p", "right", "low", "high", "count"))
+        bars = {"array": high - right, "arrayminus": right - low, "thickness": 1.4, "width": 3}
+        named = {"name": f"{name}, {number(float(np.average(np.abs(p - right), weights=count)))} apart", "legendgroup": name}
+        hover = {"customdata": count, "hovertemplate": "believed at %{x:.2f}: %{y:.0%} of %{customdata:,} pairs are right"}
+        look = {"mode": "lines+markers", "line_color": colour, "marker": {"symbol": symbol, "size": 9}, "cliponaxis": False}
+        figure.add_scatter(x=p, y=right, error_y=bars, **named, **hover, **look, row=1, col=1)
+        width, middle = 0.84 / bins / len(tables), (np.minimum((p * bins).astype(int), bins - 1) + 0.5) / bins
+        beside = {"x": middle + width * (i - (len(tables) - 1) / 2), "width": width, "marker_color": colour, "showlegend": False}
+        figure.add_bar(y=count, hovertemplate="%{y:,} pairs", **named, **beside, row=2, col=1)
+    figure.update_xaxes(range=[0, 1], dtick=0.2).update_xaxes(title={"text": "belief", "standoff": 4}, row=2)
+    figure.update_yaxes(title_text="right", tickformat=".0%", range=[0, 1], row=1).update_yaxes(title_text="pairs", row=2)
+    return figure.update_layout(barmode="overlay", showlegend=True)
 
 
 def relation_name(source: str) -> str:

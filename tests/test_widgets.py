@@ -1,3 +1,4 @@
+import html
 import json
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import traitlets
 from test_plots import PIXEL, small_points
 from test_train import SMALL, world
 
-from xmalign_lab import dials, schedules
+from xmalign_lab import dials, records, schedules
 from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.recipe import Stage
-from xmalign_lab.train import train
+from xmalign_lab.train import save_state, train
 from xmalign_lab.widgets import LiveRun, ScheduleEditor, SpaceExplorer, ThresholdPicker, live, replay
+from xmalign_lab.widgets.twin import Fitted
 
 SCORES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 TRUTH = np.array([False, True, False, True, True])
@@ -30,7 +32,8 @@ def same(shown, wanted):
         assert old.name == new.name and old.type == new.type and old.visible == new.visible
         for axis in ("x", "y", "width"):
             a, b = (getattr(t, axis, None) for t in (old, new))
-            assert (a is None) == (b is None) and (a is None or np.array_equal(np.array(a, object), np.array(b, object)))
+            assert (a is None) == (b is None)
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))  # NaN equals NaN
     assert shown.layout.title == wanted.layout.title and shown.layout.shapes == wanted.layout.shapes
 
 
@@ -57,6 +60,13 @@ def scored(scores=SCORES, sources=SWAHILI):
     n = len(scores)
     rows = {"left": [f"e{k}" for k in range(n)], "right": [f"s{k}" for k in range(n)], "source": sources, "score": scores}
     return Pairs(pd.DataFrame(rows))
+
+
+def test_every_figure_follows_the_width_of_its_cell():
+    for widget in (ThresholdPicker(scored()), ScheduleEditor(), LiveRun(), SpaceExplorer(small_points(), {})):
+        figure = getattr(widget, "_shown", None) or widget._plot
+        assert figure._config["responsive"] and figure.layout.width is None
+        assert isinstance(widget.box.children[-1], Fitted), "what tells the figure that the cell is there, or another width"
 
 
 # --- the threshold
@@ -176,6 +186,7 @@ def test_an_edit_out_of_range_is_told_and_the_last_good_schedule_stays():
             editor.edit(**changes)
     editor._rulers["alpha"].value = 1.5  # by hand: told, not raised
     assert editor.schedule == good and "must stay above 0" in editor.said and "must stay above 0" in editor.box.children[3].value
+    assert editor._rulers["alpha"].value == good.alpha  # it goes back
     editor.edit(alpha=0.2)
     assert editor.said == "" and editor.box.children[3].value == "<b></b>"
     same(editor._shown, editor.static())
@@ -196,7 +207,7 @@ def test_a_live_run_drains_and_returns_its_result():
     assert run.run(run_of(20)).wait() == "the final state"
     assert run.state == "done" and run.last.step == 20 and all(button.disabled for button in run._buttons.values())
     table = run.table()
-    assert list(table.columns) == ["step", "epoch", "progress", "tau", "total", "a/b"] and len(table) == 20
+    assert list(table.columns) == ["step", "progress", "tau", "total", "a/b"] and len(table) == 20
     assert np.allclose(table.total, 1 / np.arange(1, 21))
     same(run._shown, dials.training(table))
     same(run.static("loss"), dials.training(table, views=["loss"]))
@@ -269,6 +280,72 @@ def test_a_live_run_draws_seldom(monkeypatch):
     assert len(run.table()) == 100 and 10 <= len(drawn) <= 20 and np.diff(drawn).min() >= live.PAUSE - 1e-9
 
 
+def test_a_live_run_draws_at_most_four_times_a_second(monkeypatch):
+    times, redraw = [], live.redraw
+    monkeypatch.setattr(live, "redraw", lambda *figures: times.append(live.time.monotonic()) or redraw(*figures))
+    LiveRun().run(run_of(300)).wait()
+    assert len(times) >= 2 and (np.diff(times)[:-1] >= 0.25).all()  # the end is drawn at once
+
+
+def messages(figure):
+    """What a figure sends to its browser from now on: (kind, content)."""
+    sent = []
+    for name in (name for name in figure.trait_names() if name.startswith("_py2js_")):
+        figure.observe(lambda change: change.new and sent.append((change.name.removeprefix("_py2js_"), change.new)), name)
+    return sent
+
+
+def test_a_redraw_is_one_message_until_something_appears():
+    run, steps = LiveRun(measure=lambda step: {"validation R@1": 0.5}), run_of(20)
+    run.update(next(steps))
+    run.draw()
+    sent = messages(run._shown)
+    for _ in range(3):
+        run.draw()
+    assert sent == []  # nothing is new
+    run._rows[0]["stage"] = ""
+    run._rows.append({"step": 2, "progress": 0.1, "stage": "", "tau": 0.04, "total": 0.5, "a/b": 1.0})
+    run.draw()
+    assert [kind for kind, _ in sent] == ["update"] and len(sent[0][1]["style_traces"]) == len(run._shown.data)
+    same(run._shown, run.static())
+    panels = lambda: sum(name.startswith("yaxis") for name in run._shown.layout.to_plotly_json())  # noqa: E731
+    assert panels() == 2
+    for more in ({"c/d": 1.0}, {"weight/d": 0.5}, {"validation R@1": 0.5}, {"stage": "refine"}):
+        run._rows.append(run._rows[-1] | more)
+        run.draw()
+        same(run._shown, run.static())
+        assert run._shown.layout.height == run.static().layout.height and run._shown.layout.autosize
+    assert panels() == 4 and len(run._shown.layout.shapes) == 1 and "refine" in run._shown.layout.annotations[0].text
+    run.edits.append({"step": 2, "field": "threshold"})
+    run.draw()
+    assert len(run._shown.layout.shapes) == 2
+    run._rows, run.edits = run._rows[:2], []  # and they go again
+    run.draw()
+    same(run._shown, run.static())
+    assert panels() == 2 and len(run._shown.layout.shapes) == 0
+
+
+def test_a_measure_is_taken_ten_times_a_run_and_drawn():
+    asked = []
+    run = LiveRun(measure=lambda step: asked.append(step.step) or {"validation R@1": step.progress / 2})
+    run.run(run_of(37)).wait()
+    assert len(asked) == 10 and asked[0] == 4 and asked[-1] == 37
+    table = run.table()
+    assert table.step[table["validation R@1"].notna()].tolist() == asked and table["validation R@1"].iloc[-1] == 0.5
+    curve = next(trace for trace in run._shown.data if trace.name == "validation R@1")
+    assert np.isfinite(np.array(curve.y, float)).sum() == 10 and curve.connectgaps
+    run = LiveRun(measure=lambda step: {"validation R@1": 1.0})
+    run.run(run_of(4)).wait()
+    assert run.table()["validation R@1"].eq(1).all()  # a short run: after every step
+    run = LiveRun(measure=lambda step: 1 / 0)
+    steps = run_of(20)
+    with pytest.raises(ZeroDivisionError):
+        run.run(steps).wait()
+    run.measure = None
+    assert run.state == "failed" and "ZeroDivisionError" in run._said.value
+    assert run.last.step == 2 and run.run(steps).wait() == "the final state"
+
+
 def test_a_live_run_takes_bare_steps_and_tells_that_they_take_no_edit():
     run = LiveRun()
     for progress in (0.5, 1.0):
@@ -316,8 +393,7 @@ EDITED = replace(SMALL, terms={"info_nce": 1.0, "structure": schedules.Fading(0.
 def edited_run():
     features, pairs = world()
     pairs = pairs.assign(score=np.tile(np.linspace(0, 1, len(pairs) // 2), 2))
-    measures = {"validation R@1": lambda step: step.step / 100}
-    return LiveRun(EDITED, pairs, measures), lambda: train(EDITED, features, pairs)
+    return LiveRun(EDITED, pairs, lambda step: {"validation R@1": step.step / 100}), lambda: train(EDITED, features, pairs)
 
 
 def test_a_run_edited_live_is_made_again_from_its_edits_bit_for_bit():
@@ -343,7 +419,56 @@ def test_a_run_edited_live_is_made_again_from_its_edits_bit_for_bit():
     assert pd.DataFrame([s.row() for s in steps()]).total.iloc[-1] != table.total.iloc[-1]  # the edits mattered
     notes = [note.text for note in run.static().layout.annotations]
     assert notes == ["initialise", "refine", "temperature", "terms", "threshold", "temperature"]
-    assert table["validation R@1"].notna().sum() == 6 and "validation R@1" in {t.name for t in run.static().data}
+    assert table["validation R@1"].notna().sum() == min(10, len(table)) and "validation R@1" in {
+        t.name for t in run.static().data
+    }
+
+
+def test_a_run_is_made_again_from_its_record(tmp_path):
+    run, steps = edited_run()
+    state = run.run(steps(), paused=True).edit("temperature", schedules.Constant(0.5)).edit("threshold", 0.5).step(2).wait()
+    state = run.edit("terms", {"info_nce": 1.0, "structure": 0.1}).resume().wait()
+
+    def keep(folder):  # as `study.run_fold` does
+        save_state(state, run.table().to_dict("records"), folder)
+        run.table().to_parquet(folder / "steps.parquet")
+        edits = json.loads((folder / "state.json").read_text())["edits"]
+        (folder / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits))
+
+    record = records.get_or_run(EDITED, keep, ["a test"], tmp_path)
+    assert record.edits == run.edits and len(record.edits) == 3
+    again = pd.DataFrame([step.row() for step in replay(steps(), record.edits)])
+    pd.testing.assert_frame_equal(again, record.steps[again.columns], check_exact=True)
+    assert record.steps["validation R@1"].notna().any()
+
+
+def test_the_sliders_of_a_run_show_what_holds():
+    run, steps = edited_run()
+    run.run(steps(), paused=True).step().wait()
+    run._sliders["threshold"].value = 1.0  # by hand: its neighbour has no such score
+    run.wait()
+    assert run.edits == [{"step": 1, "field": "threshold", "value": 1.0}] and run.refused == ""
+    run.pairs = None
+    run.edit("threshold", 1.5).wait()
+    assert "keeps no pair of" in run.refused and run._sliders["threshold"].value == 1.0
+    run.edit("terms", {"info_nce": 1.0, "structure": 0.3}).edit("threshold", 0.25).wait()
+    assert [run._sliders[name].value for name in ("structure", "threshold", "temperature")] == [0.3, 0.25, 1.0]
+    assert run.refused == "" and len(run.edits) == 3, "the sliders that follow ask for nothing"
+    run.close()
+
+
+def test_a_slider_goes_back_from_what_leaves_a_language_without_a_pair():
+    features, pairs = world()
+    of_pictures = pairs.rows.source == pairs.sources[0]
+    pairs = pairs.assign(score=np.where(of_pictures, 0.5, 0.9))
+    run = LiveRun(EDITED, pairs).run(train(EDITED, features, pairs), paused=True)
+    run.step().wait()
+    run._sliders["threshold"].value = 0.8
+    run.wait()
+    told = f"keeps no pair of {pairs.sources[0]!r}, whose highest score is 0.5"
+    assert told in run.refused and html.escape(told) in run._said.value
+    assert run._sliders["threshold"].value == 0 and run.edits == [] and run.state == "paused"
+    assert run.resume().wait().step == run.last.steps and run.state == "done"
 
 
 def test_an_edit_that_cannot_be_is_told_and_changes_nothing():

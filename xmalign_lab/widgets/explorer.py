@@ -12,7 +12,7 @@ import traitlets
 from xmalign_lab import pictures as pages
 from xmalign_lab import plots
 from xmalign_lab.style import language_name
-from xmalign_lab.widgets.twin import Twin
+from xmalign_lab.widgets.twin import Fitted, Twin, as_widget
 
 
 class SpaceExplorer(Twin):
@@ -32,18 +32,17 @@ class SpaceExplorer(Twin):
         self._said, self.languages = plots.captions(points), tuple(sorted(set(points.lang) - {""}))
         first = next((group for group in self._said if self._said[group] and group in pictures), next(iter(self._said), ""))
         super().__init__(**{"selected": first, "shown": self.languages, **traits})
-        self._plot, self._panel = go.FigureWidget(self.static()), ipywidgets.HTML(self.panel(self.selected))
+        self._plot, self._panel = as_widget(self.static()), ipywidgets.HTML(self.panel(self.selected))
         for trace in self._plot.data[:-1]:
             trace.on_hover(self._hovered)
             trace.on_click(self._clicked)
         self._boxes = {code: self._checkbox(code) for code in self.languages}
         self.observe(lambda change: self._follow(), ["selected", "shown"])
         self._panel.layout.width = "240px"
-        self._plot.layout.autosize = True
         left = ipywidgets.Box([self._plot], layout={"flex": "1 1 480px", "min_width": "0"})
         row = ipywidgets.Box([left, self._panel], layout={"display": "flex", "flex_flow": "row wrap"})
         filters = ipywidgets.Box(list(self._boxes.values()), layout={"display": "flex", "flex_flow": "row wrap"})
-        self.box = ipywidgets.VBox([filters, row])
+        self.box = ipywidgets.VBox([filters, row, Fitted()])
 
     @traitlets.validate("selected")
     def _known_group(self, proposal):
@@ -60,11 +59,7 @@ class SpaceExplorer(Twin):
 
     def figure(self, selected: str, shown: tuple[str, ...]) -> go.Figure:
         """The space, with the texts of the languages `shown` and the lines of the group `selected`."""
-        figure = plots.space(self.points, header=self.header)
-        for trace in figure.data[:-1]:
-            trace.visible = self._visible(trace, shown)
-        figure.data[-1].x, figure.data[-1].y = plots.links(self.points, selected, shown)
-        return figure
+        return self._painted(plots.space(self.points, header=self.header), selected, shown)
 
     def panel(self, selected: str) -> str:
         """HTML: the picture of a group and its captions in the languages `shown`."""
@@ -78,9 +73,11 @@ class SpaceExplorer(Twin):
         """The static twin, with its own panel: see `pictures.space_with_pictures`."""
         return pages.space_with_pictures(self.static(), self.points, self.pictures, self.selected, include_plotlyjs)
 
-    @staticmethod
-    def _visible(trace, shown: tuple[str, ...]) -> bool:
-        return trace.meta["colour"] in ("", *shown)
+    def _painted(self, figure: go.Figure, selected: str, shown: tuple[str, ...]) -> go.Figure:
+        for trace in figure.data[:-1]:
+            trace.visible = trace.meta["colour"] in ("", *shown)
+        figure.data[-1].x, figure.data[-1].y = plots.links(self.points, selected, shown)
+        return figure
 
     def _checkbox(self, code: str) -> ipywidgets.Checkbox:
         box = ipywidgets.Checkbox(code in self.shown, description=language_name(code), indent=False, layout={"width": "130px"})
@@ -94,9 +91,7 @@ class SpaceExplorer(Twin):
         for code, box in self._boxes.items():
             box.value = code in self.shown
         with self._plot.batch_update():
-            for trace in self._plot.data[:-1]:
-                trace.visible = self._visible(trace, self.shown)
-            self._plot.data[-1].x, self._plot.data[-1].y = plots.links(self.points, self.selected, self.shown)
+            self._painted(self._plot, self.selected, self.shown)
         self._panel.value = self.panel(self.selected)
 
     def _hovered(self, trace, points, state) -> None:

@@ -20,11 +20,10 @@ import traitlets
 from xmalign_lab import dials
 from xmalign_lab.corpus import Pairs
 from xmalign_lab.schedules import Schedule
-from xmalign_lab.widgets.twin import Twin, redraw
+from xmalign_lab.widgets.twin import Fitted, Twin, as_widget, redraw
 
 PAUSE = 0.25  # seconds between two drawings: more often, and the browser falls behind
 TEMPERATURES = ("value", "start", "end", "tau0", "low", "high")  # the fields of schedules that are temperatures
-BARE = ("step", "epoch", "progress", "tau")
 CONTRASTIVE = ("info_nce", "align", "siglip", "rince")
 BUTTONS = {"pause": ("running",), "step": ("paused",), "continue": ("paused",), "stop": ("running", "paused")}
 
@@ -40,16 +39,17 @@ class LiveRun(Twin):
     latest step, `table()` what all of them told. With the `recipe` there are sliders for a factor on its temperature
     and for the weight of each term that is not contrastive, with scored `pairs` one for the threshold. An edit holds from the
     next step on; `edits` are those accepted, as `Record.edits` has them, for `replay`; `refused` says why the last one was not.
-    `measures`, functions of a step by name ("validation R@1"), are taken at the end of each epoch. A stopped
-    iterator is left where it stands: `run` it again to go on. The run ends with `close()`, with the box, and with the kernel.
+    `measure(step)`, such as {"validation R@1": …}, is taken ten times a run, by the thread that trains, and joins the
+    step's row. A stopped iterator is left where it stands: `run` it again to go on. The run ends with `close()`, with the
+    box, and with the kernel.
     """
 
     state = traitlets.Enum(("idle", "running", "paused", "stopped", "done", "failed"), "idle")
     refused = traitlets.Unicode()
 
-    def __init__(self, recipe=None, pairs: Pairs | None = None, measures: Mapping[str, Callable] | None = None):
+    def __init__(self, recipe=None, pairs: Pairs | None = None, measure: Callable[[object], Mapping[str, float]] | None = None):
         super().__init__()
-        self.recipe, self.measures, self.last, self.edits, self._asked, self._rows = recipe, measures or {}, None, [], [], []
+        self.recipe, self.measure, self.last, self.edits, self._asked, self._rows = recipe, measure, None, [], [], []
         self._drawn, self._rest, self._thread, self._steps, self._error, self._result = -PAUSE, PAUSE, None, None, None, None
         self._done, self._until, self._stopping, self._wake = 0, math.inf, False, threading.Event()
         self._bar, self._said = ipywidgets.FloatProgress(max=1.0, layout={"width": "200px"}), ipywidgets.HTML()
@@ -57,11 +57,11 @@ class LiveRun(Twin):
         for button, does in zip(self._buttons.values(), (self.pause, self.step, self.resume, self.stop), strict=True):
             button.on_click(lambda _, does=does: does())
         self._sliders = self._controls(pairs) if recipe is not None else {}
-        self._shown = go.FigureWidget(self.static())
+        self._shown = as_widget(self.static())
         self.observe(lambda change: self._tell(), ["state", "refused"])
         self._tell()
         row = ipywidgets.HBox([self._bar, *self._buttons.values()])
-        self.box = ipywidgets.VBox([row, *self._sliders.values(), self._said, self._shown])
+        self.box = ipywidgets.VBox([row, *self._sliders.values(), self._said, self._shown, Fitted()])
         self.box.observe(lambda change: self.stop(), "comm")  # the box is closed
 
     def static(self, *views: str) -> go.Figure:
@@ -74,12 +74,12 @@ class LiveRun(Twin):
 
     def update(self, step) -> None:
         """Take one step in; draw at most four times a second, and for no more than a fifth of the time."""
-        bare = {"step": len(self._rows) + 1, **{name: getattr(step, name) for name in BARE if hasattr(step, name)}}
+        bare = {"step": len(self._rows) + 1, "progress": step.progress, "tau": step.tau}
         row = step.row() if hasattr(step, "row") else bare | step.terms
-        if float(row.get("epoch", 0.5)).is_integer():
-            row |= {name: float(measure(step)) for name, measure in self.measures.items()}
+        before, self.last = self._rows[-1]["progress"] if self._rows else 0, step
+        if self.measure and int(10 * step.progress) > int(10 * before):
+            row |= {name: float(value) for name, value in self.measure(step).items()}
         self._rows.append(row)
-        self.last = step
         if time.monotonic() - self._drawn >= self._rest:
             self.draw()
 
@@ -141,8 +141,7 @@ class LiveRun(Twin):
             self._halt()
             raise
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error
         return self._result
 
     def _allow(self, until: float) -> LiveRun:
@@ -208,14 +207,18 @@ class LiveRun(Twin):
         self.refused = f"{field} was not changed to {value}: {refused}" if refused else ""
         if not refused:
             self.edits.append({"step": at, "field": field, "value": plain(value)})
+        now = self.recipe if state is None else state.recipe.at(self.last.progress)[1]
+        for name, slider in self._sliders.items():  # they show what holds, after a refusal too
+            held = now.terms.get(name, getattr(now, name, None))
+            slider.value = slider.value if held is None or isinstance(held, Schedule) else held
 
     def _controls(self, pairs: Pairs | None) -> dict[str, ipywidgets.Widget]:
         """Sliders that edit when they are let go."""
         look = {"continuous_update": False, "readout_format": ".2f", "style": {"description_width": "140px"}}
+        look["layout"] = {"width": "min(100%, 520px)"}
         stages = [self.recipe, *(self.recipe.at(stage.until)[1] for stage in self.recipe.stages)]
         terms = {name: weight for recipe in stages for name, weight in recipe.terms.items() if name not in CONTRASTIVE}
         sliders = {"temperature": ipywidgets.FloatLogSlider(1, min=-1, max=1, description="temperature ×", **look)}
-        edits = {"temperature": lambda factor: lambda now: self._scaled(factor)}
         scores = [] if pairs is None else pairs.rows.score.dropna()
         if len(scores):
             low, high = min(0.0, scores.min(), self.recipe.threshold), max(scores.max(), self.recipe.threshold)
@@ -225,11 +228,15 @@ class LiveRun(Twin):
             begin = weight(0.0)[0] if isinstance(weight, Schedule) else weight
             ends = {"max": max(1.0, 2 * begin), "step": 0.01, "description": f"weight {name}"}
             sliders[name] = ipywidgets.FloatSlider(begin, **ends, **look)
-            edits[name] = lambda value, name=name: lambda now: {**now.terms, name: value}
         for name, slider in sliders.items():
-            field, value = "terms" if name in terms else name, edits.get(name, float)
-            slider.observe(lambda change, field=field, value=value: self.edit(field, value(change.new)), "value")
+            slider.observe(lambda change, name=name: self._moved(name, change.new), "value")
         return sliders
+
+    def _moved(self, name: str, value: float) -> None:
+        """Ask for the edit of a slider, if it was a hand that moved it."""
+        if threading.current_thread() is not self._thread:
+            edits = {"temperature": lambda now: self._scaled(value), "threshold": value}
+            self.edit(*(name, edits[name]) if name in edits else ("terms", lambda now: {**now.terms, name: value}))
 
     def _scaled(self, factor: float) -> Schedule:
         """The recipe's own temperature, that of the present stage, times `factor`."""

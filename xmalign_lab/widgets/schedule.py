@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import math
 from dataclasses import asdict, replace
@@ -12,7 +11,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from xmalign_lab import dials, schedules
-from xmalign_lab.widgets.twin import Twin, redraw
+from xmalign_lab.widgets.twin import Fitted, Twin, as_widget, redraw
 
 # One query against twelve candidates, as a trained space might see it: two are hard to tell apart.
 ROW = (0.62, 0.58, 0.47, 0.44, 0.38, 0.31, 0.26, 0.2, 0.13, 0.08, 0.0, -0.1)
@@ -47,14 +46,14 @@ class ScheduleEditor(Twin):
         self._last, self._rulers, self._syncing = dict(FAMILIES), {}, False
         self._shown, self._sliders, words = None, ipywidgets.Box(), ipywidgets.HTML()
         super().__init__(schedule=schedule, progress=progress)
-        self._shown = go.FigureWidget(self.static())
+        self._shown = as_widget(self.static())
         choice = ipywidgets.Dropdown(options=list(FAMILIES), description="family")
         moment = ipywidgets.FloatSlider(min=0, max=1, step=0.01, description="progress")
         traitlets.link((self, "family"), (choice, "value"))
         traitlets.link((self, "progress"), (moment, "value"))
         traitlets.dlink((self, "said"), (words, "value"), lambda said: f"<b>{html.escape(said)}</b>")
         self.observe(lambda change: redraw(self._shown, self.static()), ["schedule", "progress"])
-        self.box = ipywidgets.VBox([choice, self._sliders, moment, words, self._shown])
+        self.box = ipywidgets.VBox([choice, self._sliders, moment, words, self._shown, Fitted()])
 
     @traitlets.validate("schedule")
     def _possible(self, proposal):
@@ -125,5 +124,7 @@ class ScheduleEditor(Twin):
         change = {name: value}
         if name.startswith("at "):
             change = {"points": [(at, value if f"at {at:g}" == name else old) for at, old in self.schedule.points]}
-        with contextlib.suppress(ValueError, traitlets.TraitError):  # told in `said`
+        try:
             self.edit(**change)
+        except (ValueError, traitlets.TraitError):  # told in `said`
+            ruler.value = held

@@ -14,7 +14,7 @@ import traitlets
 from xmalign_lab import dials
 from xmalign_lab import pictures as pages
 from xmalign_lab.corpus import Corpus, Pairs
-from xmalign_lab.widgets.twin import Twin, redraw
+from xmalign_lab.widgets.twin import Fitted, Twin, as_widget, redraw
 
 
 class ThresholdPicker(Twin):
@@ -44,10 +44,10 @@ class ThresholdPicker(Twin):
         pad = max(high - low, 1e-6) / 100
         slider = ipywidgets.FloatSlider(self.value, min=low - pad, max=high + pad, step=pad / 2, description="threshold")
         slider.readout_format, slider.layout.width = ".3f", "min(100%, 560px)"
-        self._shown, self._beside = go.FigureWidget(self.static()), ipywidgets.HTML(self.panel())
+        self._shown, self._beside = as_widget(self.static()), ipywidgets.HTML(self.panel())
         traitlets.link((self, "value"), (slider, "value"))
         self.observe(lambda change: self._follow(), "value")
-        self.box = ipywidgets.VBox([slider, self._shown, self._beside])
+        self.box = ipywidgets.VBox([slider, self._shown, self._beside, Fitted()])
 
     def figure(self, value: float) -> go.Figure:
         """The histogram cut at `value`, precision and recall where the truth is known, and what each source keeps."""
@@ -93,9 +93,8 @@ class ThresholdPicker(Twin):
             truth = "" if self.truth is None else "✓ right" if self.truth[i] else "✗ wrong"
             cells = [f"{self.scores[i]:.3f}", "kept" if kept else "dropped", self._said(pair.left), self._said(pair.right), truth]
             line = "2px dashed" if above and not kept else "1px solid #8884"
-            rows.append(
-                f'<tr style="border-top:{line}">' + "".join(f'<td style="padding:4px 10px">{c}</td>' for c in cells) + "</tr>"
-            )
+            row = "".join(f'<td style="padding:4px 10px">{cell}</td>' for cell in cells)
+            rows.append(f'<tr style="border-top:{line}">{row}</tr>')
             above = kept
         table = f'<table style="border-collapse:collapse;text-align:left">{"".join(rows)}</table>'
         return f'<div style="{pages.FRAME}"><p><b>{html.escape(self.words)}</b></p>The pairs nearest the line{table}</div>'

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import anywidget
 import plotly.graph_objects as go
 import traitlets
+
+
+class Fitted(anywidget.AnyWidget):
+    """Nothing to see: tells the figures beside it when the cell's width has changed, and when one of them has appeared."""
+
+    _esm = """export default {render({el}) { const fit = () => dispatchEvent(new Event("resize"));
+        const watch = new ResizeObserver(fit); watch.observe(el); document.addEventListener("plotlywidget-after-render", fit);
+        return () => { watch.disconnect(); document.removeEventListener("plotlywidget-after-render", fit); }; }}"""
+
+
+def as_widget(figure: go.Figure) -> go.FigureWidget:
+    """The figure as a widget as wide as its cell, if a `Fitted` stands beside it: alone it stays as it first appeared, 700 px."""
+    shown = go.FigureWidget(figure)
+    shown._config = shown._config | {"responsive": True, "displaylogo": False}
+    return shown
 
 
 def redraw(shown: go.FigureWidget, wanted: go.Figure) -> None:
@@ -14,9 +30,11 @@ def redraw(shown: go.FigureWidget, wanted: go.Figure) -> None:
     adds a part and sets something within it. Traces are of one type.
     """
     if _parts(shown) != _parts(wanted):
+        size = {"height": wanted.layout.height, "autosize": True}  # in this order: a height alone nails the width down
         shown.data = ()
-        shown.layout = wanted.layout
+        shown.layout = wanted.layout.update(height=None)
         shown.add_traces(list(wanted.data))
+        shown.plotly_relayout(size)
         return
     traces = [_flat(trace.to_plotly_json()) for trace in wanted.data]
     names = {name for trace in traces for name in trace} - {"type"}
@@ -41,11 +59,6 @@ class Twin(traitlets.HasTraits):
     Where it is displayed it also leaves its static twin as HTML, for pages without a kernel; that needs a
     plotly.js in the page (window.Plotly).
     """
-
-    box = None
-
-    def static(self) -> go.Figure:
-        raise NotImplementedError
 
     def html(self) -> str:
         """The static twin as HTML, without plotly.js."""

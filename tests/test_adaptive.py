@@ -76,3 +76,9 @@ def test_of_too_few_pairs_all_are_believed_and_of_none_it_says_so(task):
     bare = replace(task, pairs=task.pictured, truth=np.ones(len(task.pictured), bool))
     with pytest.raises(NotApplicable, match="no parallel text in swh_Latn, sin_Sinh: nothing to believe"):
         adaptive.judged(bare)
+
+
+def test_mining_with_nothing_to_start_from_says_so(task):
+    bare = replace(task, pairs=task.pictured, truth=np.ones(len(task.pictured), bool))
+    with pytest.raises(NotApplicable, match="no parallel text in swh_Latn, and .*nothing to start from"):
+        adaptive.mined(bare, adaptive.MINING["mined"][1])

@@ -144,6 +144,15 @@ def test_a_collapse_stops_the_run_and_says_so(tmp_path):
         fit(replace(SMALL, collapse=15.0, terms={"distance": 50.0}, learning_rate=0.1), features, pairs, progress=False)
 
 
+def test_vectors_that_fall_on_one_point_are_a_collapse_though_what_is_left_has_every_direction():
+    features, pairs = world()
+    pulled = replace(SMALL, terms={"distance": 1.0}, learning_rate=0.05, epochs=60)
+    last = [step.row() for step in train(pulled, features, pairs)][-1]
+    assert last["negative"] > 0.95 and last["effective rank"] < 1
+    with pytest.raises(Collapsed, match="is below 2"):
+        fit(replace(pulled, collapse=2.0), features, pairs, progress=False)
+
+
 def test_an_adversary_added_while_the_run_goes_gets_its_own_discriminator(tmp_path):
     features, pairs = world()
     run = train(SMALL, features, pairs)

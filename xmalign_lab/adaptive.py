@@ -17,7 +17,7 @@ from scipy import sparse
 
 from xmalign_lab import ridge, schedules, similarity
 from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge, teacher
-from xmalign_lab.corpus import Corpus, Pairs
+from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.classic import ClassicText
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.static import leading
@@ -121,7 +121,10 @@ def mined(task: Task, recipe: Recipe) -> pd.DataFrame:
     for target in task.targets:
         pools = [task.training.where_rows(modality="text", lang=lang).ids for lang in (task.pivot, target)]
         known = task.dictionary.get(target, ())
-        *_, found = matched(task.training, task.pivot, target, known, task.features["text"])
+        try:
+            *_, found = matched(task.training, task.pivot, target, known, task.features["text"])
+        except CorpusError as nothing:
+            raise NotApplicable(f"no parallel text in {target}, and {nothing}") from nothing
         report[target] = round_report(found, group=group, pools=pools)
         parts.append(found.rows)
     scores = _taught(task, recipe, Pairs(pd.concat(parts)))

@@ -67,8 +67,9 @@ class Step:
     """What one step did, and the state after it.
 
     `terms` by name (`relation/term` and `total`); `tau`, the mean one where pairs have their own; `coefficients`: attraction,
-    repulsion and `weight/term`; `statistics` of the batch, with the effective rank some ten times a run. After an `Edit`
-    that cannot be, the same step comes back with the reason in `refused`, and nothing has changed.
+    repulsion and `weight/term`; `statistics` of the batch, and some ten times a run the effective rank times the variance of
+    the unit vectors, which is small for all kinds of collapse. After an `Edit` that cannot be, the same step comes back with
+    the reason in `refused`, and nothing has changed.
     """
 
     step: int
@@ -226,7 +227,8 @@ def _one_step(state: State, recipe: Recipe, stage: str, inputs: Mapping, batches
     state.step += 1
     if state.step % (batches.per_epoch * max(1, recipe.epochs // 10)) == 0:
         rows = torch.cat(list(encoded.values())).detach()
-        statistics["effective rank"] = effective_rank(rows[:: max(1, len(rows) // MOST_RANKED)].numpy())
+        spread = 1 - float(rows.mean(0).square().sum())  # what is left around one point is noise, of full rank
+        statistics["effective rank"] = spread * effective_rank(rows[:: max(1, len(rows) // MOST_RANKED)].numpy())
     terms["total"] = float(loss.detach())
     coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
     epoch, done = state.step / batches.per_epoch, state.step / total

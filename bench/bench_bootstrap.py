@@ -37,9 +37,7 @@ def main() -> int:
     print(what)
     for name, number in facts.items():
         print(f"  {name}: {number:.2f}")
-    path = profile.repository() / "build" / "bench" / "bootstrap.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"what": what, **facts}, indent=1))
+    profile.built("bench", "bootstrap.json").write_text(json.dumps({"what": what, **facts}, indent=1))
     return 0
 
 

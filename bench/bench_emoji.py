@@ -55,9 +55,7 @@ def main() -> int:
         "chance": chance,
         "rows": json.loads(table.to_json(orient="records", double_precision=6)),
     }
-    path = profile.repository() / "build" / "bench" / "emoji.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
+    profile.built("bench", "emoji.json").write_text(json.dumps(result, indent=1))
     return 0
 
 

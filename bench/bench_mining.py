@@ -51,9 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     facts |= {"full matrix MB": 4 * n * n / 2**20, "pairs": len(found), "precision": report["precision"]}
     facts |= {"torch.mm GFLOP/s": rate, "mining GFLOP/s": reached, "mining / rate of torch.mm": reached / rate}
     print("\n".join(f"{name}: {value:,.3f}".removesuffix(".000") for name, value in facts.items()))
-    path = profile.repository() / "build" / "bench" / f"mining-{n}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1))
+    profile.built("bench", f"mining-{n}.json").write_text(json.dumps(facts, indent=1))
     return 0
 
 

@@ -80,9 +80,7 @@ def main(n: int = 20_000) -> int:
         facts |= {"both directions s": ours, f"{by_search} s": searched, f"{by_argsort} s": argsort, "torch.mm GFLOP/s": rate}
         facts |= {"argsort / ours": argsort / ours, "search / ours": searched / ours, "ours / rate of torch.mm": reached / rate}
     print("\n".join(f"{name}: {value:,.3f}".removesuffix(".000") for name, value in facts.items()))
-    path = profile.repository() / "build" / "bench" / ("ranks.json" if rounds else f"ranks-{n}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1))
+    profile.built("bench", "ranks.json" if rounds else f"ranks-{n}.json").write_text(json.dumps(facts, indent=1))
     return 0
 
 

@@ -39,9 +39,7 @@ def main() -> int:
                 facts[f"{len(corpus):,} emoji pictures, {name}"] = time.perf_counter() - start
     for name, seconds in facts.items():
         print(f"{name}: {seconds:.3f} s")
-    path = profile.repository() / "build" / "bench" / "speed.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1))
+    profile.built("bench", "speed.json").write_text(json.dumps(facts, indent=1))
     return 0
 
 

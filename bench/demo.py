@@ -67,20 +67,15 @@ def execute(path: Path, title: str) -> tuple[NotebookNode, str]:
     with ticking(status):
         try:
             client.execute()
-        except CellExecutionError as error:
-            problem = f"cell {at['cell'] + 1} ({_first_line(notebook, at['cell'])}): {error.ename}: {error.evalue}"
-        except (CellTimeoutError, RuntimeError) as error:
+        except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
             # a RuntimeError: the kernel died, or never started
-            problem = f"cell {at['cell'] + 1} ({_first_line(notebook, at['cell'])}): {str(error).splitlines()[0]}"
+            said = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error).splitlines()[0]
+            first = (notebook.cells[at["cell"]].source.strip() or "empty").splitlines()[0]
+            problem = f"cell {at['cell'] + 1} ({first[:60]}): {said}"
     if not problem and (hidden := hidden_errors(notebook)):
         problem = hidden[0]
     notebook.metadata["xmalign"] = gallery.circumstances() | {"seconds": round(time.monotonic() - start, 1)}
     return notebook, problem
-
-
-def _first_line(notebook: NotebookNode, index: int) -> str:
-    lines = notebook.cells[index].source.strip().splitlines()
-    return lines[0][:60] if lines else "empty"
 
 
 def result_table(notebook: NotebookNode) -> str:

@@ -6,31 +6,27 @@ caption. `index.html` shows for each notebook its question, its one-line answer 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 import re
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import latex2mathml.converter
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+
+from xmalign_lab import profile, records
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
-CODE_SPAN = r"```.*?```|~~~.*?~~~|``.*?``|`[^`\n]*`"
-FORMULA = re.compile(
-    rf"(?P<code>{CODE_SPAN})|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\d)", re.S
-)
 CAPTION = '<p class="widget">Interactive in JupyterLab; the static twin is below.</p>'
 
 
@@ -52,14 +48,10 @@ class Card:
 
 def circumstances() -> dict[str, str]:
     """Machine, date, profile and versions of this process: what a number on a page depends on."""
-    packages = ("torch", "numpy", "scikit-learn", "plotly", "jupyterlab")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    return {
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
-        "date": time.strftime("%Y-%m-%d"),
-        "profile": os.environ.get("XMALIGN_PROFILE") or "small",
-        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
-    }
+    found = records.environment()
+    versions = [f"{name} {number}" for name, number in ({"Python": found["python"]} | found["packages"]).items()]
+    date, size = time.strftime("%Y-%m-%d"), profile.current()
+    return {"machine": found["machine"], "date": date, "profile": size, "versions": ", ".join(versions)}
 
 
 def build(paths: list[Path], out: Path = ROOT / "build" / "gallery") -> Path:
@@ -103,7 +95,9 @@ def card(path: Path, notebook: NotebookNode) -> Card:
     if not pictures:
         raise GalleryError(f"{path.name}: the cell tagged `thumbnail` must show a Plotly figure, an image or HTML")
     seconds = notebook.metadata.get("xmalign", {}).get("seconds")
-    inline = [_inline(text, path.name) for text in (title[1], question[1], answer)]
+    inline = [
+        re.sub(r"^<p>(.*)</p>$", r"\1", html_of(text, path.name).strip(), flags=re.S) for text in (title[1], question[1], answer)
+    ]
     return Card(f"{path.stem}.html", *inline, pictures[-1], seconds)
 
 
@@ -114,63 +108,56 @@ def _bundles(path: Path, notebook: NotebookNode, tag: str) -> list[dict]:
     return [output.get("data", {}) for output in cells[0].get("outputs", [])]
 
 
-def _inline(text: str, name: str) -> str:
-    """Markdown as HTML without the paragraph around it."""
-    text, formulas = with_mathml(text, name)
-    return formulas_back(re.sub(r"^<p>(.*)</p>$", r"\1", markdown2html_mistune(text).strip(), flags=re.S), formulas)
+class Formulas(IPythonRenderer):
+    """Markdown whose formulas become MathML; an error names the `notebook`."""
 
+    notebook = ""
 
-def with_mathml(markdown: str, name: str, first: int = 0) -> tuple[str, dict[str, str]]:
-    """Replace $…$ and $$…$$ outside code by marks that Markdown leaves alone; return the text and `{mark: MathML}`."""
-    formulas = {}
+    def block_math(self, body: str) -> str:
+        return self._mathml(body, "block")
 
-    def replace(match: re.Match) -> str:
-        if match["code"]:
-            return match[0]
-        block, latex = match["block"] is not None, (match["block"] or match["inline"]).strip()
+    def inline_math(self, body: str) -> str:
+        money = body != body.strip()  # "$5 and $6"
+        return super().inline_math(body) if money else self._mathml(body, "inline")
+
+    def _mathml(self, body: str, display: str) -> str:
+        latex = body.strip()
         try:
-            mathml = latex2mathml.converter.convert(latex, display="block" if block else "inline")
+            mathml = latex2mathml.converter.convert(latex, display=display)
         except Exception as error:  # latex2mathml raises many kinds
-            raise GalleryError(f"{name}: the formula {latex!r} cannot become MathML ({type(error).__name__}: {error})") from error
+            why = f"cannot become MathML ({type(error).__name__}: {error})"
+            raise GalleryError(f"{self.notebook}: the formula {latex!r} {why}") from error
         if unknown := re.search(r">(\\[a-zA-Z]+)<", mathml):
-            raise GalleryError(f"{name}: the formula {latex!r} uses {unknown[1]}, which cannot become MathML")
-        mark = f"xformula{first + len(formulas)}x"
-        formulas[mark] = mathml
-        return mark
-
-    return FORMULA.sub(replace, markdown), formulas
+            raise GalleryError(f"{self.notebook}: the formula {latex!r} uses {unknown[1]}, which cannot become MathML")
+        return mathml
 
 
-def formulas_back(page: str, formulas: dict[str, str]) -> str:
-    """Put the MathML where its marks stand."""
-    return re.sub(r"xformula\d+x", lambda match: formulas.get(match[0], match[0]), page)
+def html_of(markdown: str, notebook: str) -> str:
+    """Markdown as HTML. Raises `GalleryError` naming `notebook` for a formula that cannot be read."""
+    renderer = Formulas(escape=False, embed_images=True, anchor_link_text="", path=str(ROOT / "notebooks"))
+    renderer.notebook = notebook
+    return MarkdownWithMath(renderer=renderer).render(markdown)
 
 
 def page(
     path: Path, notebook: NotebookNode, notice: str, cards: list[Card], before: Card | None = None, after: Card | None = None
 ) -> str:
     """One notebook as HTML, with links to its neighbours and the attributions at its foot."""
-    shown, formulas = nbformat.from_dict(notebook), {}
+    shown = nbformat.from_dict(notebook)
     shown.metadata.pop("widgets", None)  # or nbconvert adds a widget manager from a network address
     for number, cell in enumerate(shown.cells):
-        if cell.cell_type == "markdown":
-            cell.source, found = with_mathml(cell.source, path.name, len(formulas))
-            formulas |= found
-        elif cell.cell_type == "code":
+        if cell.cell_type == "code":
             static = [_static(output, f"figure-{number}-{i}") for i, output in enumerate(cell.outputs)]
             cell.outputs = [o for i, o in enumerate(static) if o and o not in static[:i]]  # one caption for several widgets
-            for data in [output.data for output in cell.outputs if "text/markdown" in output.get("data", {})]:
-                data["text/markdown"], found = with_mathml(data["text/markdown"], path.name, len(formulas))
-                formulas |= found
     exporter = HTMLExporter(extra_loaders=[FileSystemLoader(TEMPLATES)], template_file="page.html.j2", embed_images=True)
-    exporter.anchor_link_text = ""
+    exporter.register_filter("markdown2html", partial(html_of, notebook=path.name))
     about = notebook.metadata.get("xmalign", circumstances())
     resources = {"metadata": {"name": path.stem, "path": str(ROOT / "notebooks")}}
     resources |= {"before": before, "after": after, "about": about, "notice": notice}
     body, _ = exporter.from_notebook_node(shown, resources=resources)
     for other in cards:
         body = body.replace(f'href="{other.page.removesuffix(".html")}.ipynb"', f'href="{other.page}"')
-    return formulas_back(body, formulas)
+    return body
 
 
 def _static(output: NotebookNode, div: str) -> NotebookNode | None:

@@ -66,9 +66,7 @@ def main() -> int:
             chosen.setdefault(method, {})[f"{rate:.0%}"] = best
             print(f"{method}, {rate:.0%} noise: {best}, MRR {max(t['MRR'] for t in trials):.4f}", flush=True)
     baselines.TUNED.write_text(json.dumps(chosen, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    path = profile.repository() / "build" / "study" / "tuning.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False)
+    pd.DataFrame(rows).to_csv(profile.built("study", "tuning.csv"), index=False)
     return 0
 
 

@@ -114,9 +114,11 @@ def test_procrustes_finds_a_rotation_and_refinement_recovers_what_a_bad_seed_hid
 
 
 def test_what_was_tuned_is_taken_at_the_nearer_noise_and_the_oracle_filter_trains_as_if_clean():
-    clean, noisy = baselines.tuned("CLIP loss", 0.0), baselines.tuned("CLIP loss", 0.4)
+    clean, noisy = baselines.tuned("constant τ", 0.0), baselines.tuned("constant τ", 0.4)
     assert clean != noisy and set(clean) == set(noisy) == {"learning_rate", "temperature"}
-    assert baselines.tuned("CLIP loss", 0.2) == baselines.tuned("CLIP loss", 0.6) == noisy
-    assert baselines.tuned("oracle filter", 0.4) == baselines.tuned("constant τ", 0) and baselines.tuned("Procrustes", 0.4) == {}
-    recipe = sweep.recipe_of(sweep.Run("CLIP loss", sweep.Condition(rate=0.4), 0))
+    assert baselines.tuned("constant τ", 0.2) == baselines.tuned("constant τ", 0.6) == noisy
+    for method in ("oracle filter", "adaptive", "all parts", "no parts", "only belief", "without belief"):
+        assert baselines.tuned(method, 0.4) == clean, "what leaves little noise, and all that is compared with it"
+    assert baselines.tuned("Procrustes", 0.4) == {}
+    recipe = sweep.recipe_of(sweep.Run("constant τ", sweep.Condition(rate=0.4), 0))
     assert recipe.learning_rate == noisy["learning_rate"] and recipe.temperature(0, {}, {})[0] == noisy["temperature"]

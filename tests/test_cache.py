@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +59,7 @@ def entries(folder):
 
 
 def leftovers(folder):
-    return [path for path in (Path(folder) / "features").iterdir() if path.name.startswith(".")]
+    return [path for path in (Path(folder) / "features").iterdir() if path.name.startswith(".unfinished-")]
 
 
 def same(first, second):
@@ -257,18 +256,22 @@ def stop_here(*arguments, **options):
 
 class Slow(here.ClassicText):
     def encode(self, corpus, progress=True):
-        (folder / f"started {mode}").touch()
-        while len(list(folder.glob("started *"))) < 2:
+        (folder / f"encoded by {mode}").touch()
+        print("now", flush=True)
+        while not (folder / "asking two").exists():
             time.sleep(0.01)
+        time.sleep(0.5)
         return super().encode(corpus, progress)
     def spec(self):
         return here.ClassicText().spec()
 
 if mode == "np.save":
     cache.np.save = stop_here
-elif mode in ("_publish", "json.dump"):
-    owner = cache if mode == "_publish" else cache.json
-    setattr(owner, mode.split(".")[-1], stop_here)
+elif mode == "os.rename":
+    cache.os.rename = stop_here
+elif mode == "json.dump":
+    cache.json.dump = stop_here
+(folder / f"asking {mode}").touch()
 encoder = Slow() if mode in ("one", "two") else here.ClassicText()
 print(cache.encode(here.texts(), encoder, folder).key, flush=True)
 """
@@ -279,7 +282,7 @@ def child(folder, mode):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("moment", ["np.save", "json.dump", "_publish"])
+@pytest.mark.parametrize("moment", ["np.save", "json.dump", "os.rename"])
 def test_what_a_killed_process_half_wrote_is_never_believed(tmp_path, capsys, moment):
     process = child(tmp_path, moment)
     assert process.stdout.readline() == "now\n"
@@ -289,23 +292,22 @@ def test_what_a_killed_process_half_wrote_is_never_believed(tmp_path, capsys, mo
     encoder = Counted(ClassicText())
     same(cache.encode(texts(), encoder, tmp_path), ClassicText().encode(texts()))
     assert encoder.asked == 1 and len(entries(tmp_path)) == 1 and capsys.readouterr().out == ""
-    (left,) = leftovers(tmp_path)  # it may belong to a process at work, until it is old
-    os.utime(left, (time.time() - 2 * cache.ABANDONED,) * 2)
-    cache.encode(texts(ROWS[:1]), encoder, tmp_path)
     assert not leftovers(tmp_path)
 
 
 @pytest.mark.parametrize("before", ["nothing", "damaged"])
-def test_two_processes_at_once_agree_and_leave_one_entry(tmp_path, before):
-    """Each waits inside `encode` until the other is there too, so that both write."""
+def test_of_two_processes_at_once_one_encodes_and_the_other_waits_for_it(tmp_path, before):
     if before == "damaged":
         cache.encode(texts(), ClassicText(), tmp_path)
         (entries(tmp_path)[0] / "data.npy").write_bytes(b"short")
-    both = [child(tmp_path, name) for name in ("one", "two")]
+    both = [child(tmp_path, "one")]
+    assert any(line == "now\n" for line in both[0].stdout)
+    both.append(child(tmp_path, "two"))
     said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said == [ClassicText().encode(texts()).key] * 2
     assert len(entries(tmp_path)) == 1 and not leftovers(tmp_path)
+    assert [path.name for path in tmp_path.glob("encoded by *")] == ["encoded by one"]
     encoder = Counted(ClassicText())
     same(cache.encode(texts(), encoder, tmp_path), ClassicText().encode(texts()))
     assert encoder.asked == 0

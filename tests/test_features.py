@@ -131,14 +131,6 @@ def test_select_then_concatenate_gives_everything_back(make):
     np.testing.assert_array_equal(again.dense(), whole.dense()[[0, 2, 1]])
 
 
-def test_concatenate_pads_tokens_and_masks_the_padding():
-    words = np.array([[0, 0, 1]])
-    both = Features.concatenate([with_tokens("a", 2, words=words[:, :2]), with_tokens("b", 3, words=words)])
-    assert both.tokens.shape == (2, 3, 5)
-    assert both.mask.tolist() == [[True, True, False], [True, True, True]]
-    assert both.words.tolist() == [[0, 0, -1], [0, 0, 1]]
-
-
 def test_concatenate_refuses_other_widths_and_twice_the_same_rows():
     with pytest.raises(CorpusError, match="widths .* differ"):
         Features.concatenate([dense(), Features.from_arrays([[1.0]], ["z"])])

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmalign_lab.losses.contrastive import info_nce, sigmoid_pairs, smoothed_softmax, symmetric_info_nce
-from xmalign_lab.losses.transfer import squared_distance
+from xmalign_lab.losses.contrastive import info_nce, sigmoid_pairs, smoothed_softmax, squared_distance, symmetric_info_nce
 
 
 def at_angles(degrees: list[float]) -> torch.Tensor:

@@ -153,19 +153,6 @@ def test_folders_are_the_checkouts_from_wherever_a_notebook_runs(monkeypatch, tm
     assert profile.cache_root() == tmp_path / "mine"
 
 
-def test_seeding_repeats_everything():
-    import random
-
-    import numpy as np
-    import torch
-
-    def draw():
-        generator = profile.seed_everything(7)
-        return random.random(), np.random.rand(), torch.rand(2).tolist(), generator.random()  # noqa: NPY002
-
-    assert draw() == draw()
-
-
 # Notebooks
 
 

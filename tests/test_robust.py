@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmalign_lab.losses.contrastive import symmetric_info_nce
-from xmalign_lab.losses.robust import rince
+from xmalign_lab.losses.contrastive import rince, symmetric_info_nce
 
 
 def by_the_equation(sim, positives, tau, weight, q, lam) -> float:

@@ -364,10 +364,10 @@ def test_a_language_with_an_open_row_stays_unsigned(written, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda number, row: row | {"ok?": "perhaps"} if number == 5 else row, "row 5: .*'perhaps'.*yes or no"),
-        (lambda number, row: row | {"ok?": "no"} if number == 6 else row, "row 6: .*'correction'"),
-        (lambda number, row: row | {"form": "duara"} if number == 2 else row, "row 2: 'duara' is not asked"),
-        (lambda number, row: row | {"language": "sw"} if number == 3 else row, "row 3: .*'sw'.*swh_Latn"),
+        (lambda number, row: row | {"ok?": "perhaps"} if number == 5 else row, "line 5: .*'perhaps'.*yes or no"),
+        (lambda number, row: row | {"ok?": "no"} if number == 6 else row, "line 6: .*'correction'"),
+        (lambda number, row: row | {"form": "duara"} if number == 2 else row, "line 2: 'duara' is not asked"),
+        (lambda number, row: row | {"language": "sw"} if number == 3 else row, "line 3: .*'sw'.*swh_Latn"),
     ],
 )
 def test_a_malformed_row_is_named(written, change, message):
@@ -379,9 +379,9 @@ def test_a_review_that_is_no_such_table_is_named(written, tmp_path):
     lines = written.read_text(encoding="utf-8-sig").splitlines()
     bad = tmp_path / "bad.csv"
     for text, message in [
-        ("\n".join(lines).replace(",", ";"), "row 1: column 'language' is missing"),
-        ("\n".join([*lines[:3], lines[1]]), "row 4: this question occurs twice"),
-        ("\n".join([*lines[:3], "swh_Latn,word"]), "row 4: this row has not 8 cells"),
+        ("\n".join(lines).replace(",", ";"), "line 1: needs one column 'language'"),
+        ("\n".join([*lines[:3], lines[1]]), "line 4: this question occurs twice"),
+        ("\n".join([*lines[:3], "swh_Latn,word"]), "line 4: 2 cells where the header has 8"),
     ]:
         bad.write_text(text, encoding="utf-8")
         with pytest.raises(CorpusError, match=f"bad.csv, {message}"):

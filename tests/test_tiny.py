@@ -169,24 +169,6 @@ def test_spec_changes_with_weights_settings_and_tokens():
     assert str(TinyTextEncoder(towers[0]).spec()) not in specs
 
 
-@pytest.mark.parametrize("tower", [TinyViT(**SMALL, pool="cls"), TinyViT(**SMALL), TinyText(**SMALL, level="word")])
-def test_save_and_load(tmp_path, tower):
-    tiny.save(tower, tmp_path / "tower.safetensors")
-    again = tiny.load(tmp_path / "tower.safetensors")
-    assert type(again) is type(tower) and again.settings == tower.settings and tiny.digest(again) == tiny.digest(tower)
-
-
-def test_files_that_are_no_tower_are_refused(tmp_path):
-    path = tmp_path / "tower.safetensors"
-    tiny.save(TinyText(**SMALL), path)
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(CorpusError, match="not a whole safetensors file"):
-        tiny.load(path)
-    tiny.save_file({"x": torch.ones(1)}, path)
-    with pytest.raises(CorpusError, match="expected TinyViT or TinyText"):
-        tiny.load(path)
-
-
 def test_settings_that_do_not_divide_are_refused():
     for wrong in (dict(size=50), dict(width=30), dict(pool="max")):
         with pytest.raises(ValueError, match="must divide"):

@@ -33,6 +33,11 @@ class NotApplicable(ValueError):
     """A method that has nothing to train on here. The message says what is missing."""
 
 
+def _need_parallel(task: Task, why: str) -> None:
+    if not len(task.parallel):
+        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: {why}")
+
+
 def clip(**changes) -> Recipe:
     """Contrastive alignment at a fixed temperature; fields of `Recipe` can be changed by name.
 
@@ -61,8 +66,7 @@ def siglip(**changes) -> Recipe:
 
 def contrastive(task: Task, recipe: Recipe) -> pd.DataFrame:
     """Train on all pairs of the task with the recipe's terms."""
-    if not len(task.parallel):
-        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: what is left is the row 'no dictionary'")
+    _need_parallel(task, "what is left is the row 'no dictionary'")
     aligner, _ = fit(_seeded(recipe, task), task.features, task.pairs, progress=False)
     return score(aligner, task.asked, task.features)
 
@@ -144,8 +148,7 @@ def translate_test(task: Task, recipe: Recipe) -> pd.DataFrame:
     The dictionary is built from the task's parallel pairs alone: for each target word the pivot word with the largest Dice
     coefficient over the pairs that hold them (Dice 1945). A word it lacks stays as it is.
     """
-    if not len(task.parallel):
-        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: no dictionary")
+    _need_parallel(task, "no dictionary")
     asked, translated = task.asked, {}
     text_of = task.corpus.lookup("text")
     for target in task.targets:
@@ -190,8 +193,7 @@ def procrustes_words(task: Task, recipe: Recipe, rounds: int = 5) -> pd.DataFram
 
 
 def _rotated(task: Task, recipe: Recipe, space: Callable[[Task, str, int], Features], rounds: int) -> pd.DataFrame:
-    if not len(task.parallel):
-        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: no seed dictionary")
+    _need_parallel(task, "no seed dictionary")
     spaces = {lang: space(task, lang, recipe.components) for lang in (task.pivot, *task.targets)}
     width = min(features.width for features in spaces.values())
     spaces = {lang: Features(f.ids, similarity.unit(f.vectors[:, :width])) for lang, f in spaces.items()}
@@ -251,8 +253,7 @@ def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
 
     A pair counts with its weight.
     """
-    if not len(task.parallel):
-        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: nothing to regress on")
+    _need_parallel(task, "nothing to regress on")
     master, family = teacher(task, recipe), task.corpus.lookup("family")
     pictures, own = (asked.ids for asked in (task.asked.where_rows(modality="image"), _texts(task.asked, task.pivot)))
     mapped = [Features(own, master.encode_text(_rows(task, "text", own)))]
@@ -328,7 +329,7 @@ def tuned(method: str, rate: float) -> dict:
 
     The oracle filter leaves no noise and the adaptive method little, so they are trained as constant τ is without any.
     """
-    filtered = method in ("oracle filter", "adaptive") or method.startswith(("all ", "only ", "without "))
+    filtered = method in ("oracle filter", "adaptive") or method.startswith(("all ", "no parts", "only ", "without "))
     method, rate = ("constant τ", 0.0) if filtered else (method, rate)
     chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})

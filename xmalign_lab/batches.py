@@ -56,20 +56,19 @@ class Batches:
         rows = pairs.rows[pairs.rows.weight > 0]
         if rows.empty:
             raise CorpusError("pairs: no pair has a weight above 0, so there is nothing to train on")
-        offsets, self.node_of, self.modality_of = {}, {}, {}
+        self.node_of, self.bounds = {}, {}
         for modality, table in features.items():
-            offsets[modality] = len(self.node_of)
-            for i, row_id in enumerate(table.ids):
-                if row_id in self.node_of:
+            first = len(self.node_of)
+            self.bounds[modality] = (first, first + len(table))
+            for node, row_id in enumerate(table.ids, first):
+                if self.node_of.setdefault(row_id, node) != node:
                     raise CorpusError(f"features: id {row_id!r} stands in two tables; row ids must be unique")
-                self.node_of[row_id] = offsets[modality] + i
         Pairs(rows).check(self.node_of)
-        bounds = {m: (offsets[m], offsets[m] + len(table)) for m, table in features.items()}
         left = np.array([self.node_of[i] for i in rows.left])
         right = np.array([self.node_of[i] for i in rows.right])
         degree = np.bincount(np.concatenate([left, right]), minlength=len(self.node_of))
         hub = np.where(degree[left] >= degree[right], left, right)
-        self.bounds, self.hubs = bounds, np.unique(hub)
+        self.hubs = np.unique(hub)
         self.per_epoch = per_epoch or max(1, round(len(rows) / size))
         self.sources = []
         for name in dict.fromkeys(rows.source):

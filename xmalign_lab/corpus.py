@@ -12,6 +12,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,6 @@ from xmalign_lab import languages
 
 COLUMNS = ("id", "group", "family", "modality", "lang", "text", "image", "kind", "source", "split", "labels")
 REQUIRED = ("id", "group")
-KINDS = ("name", "keywords", "caption", "picture")
 PAIR_COLUMNS = ("left", "right", "weight", "score", "source")
 
 
@@ -104,11 +104,9 @@ class Corpus:
             raise CorpusError(f"{self.where or self.name}: row {row_id!r} has no image")
         return self.open_image(reference)
 
-    @property
+    @cached_property
     def _images(self) -> dict[str, str]:
-        if "_image_of" not in self.__dict__:
-            object.__setattr__(self, "_image_of", self.lookup("image"))
-        return self.__dict__["_image_of"]
+        return self.lookup("image")
 
 
 def concatenate(corpora: list[Corpus], name: str) -> Corpus:

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -81,14 +82,9 @@ def _package(name: str, lowest: str) -> Finding:
     return Finding(name, version if ok else f"{version} is too old; {lowest} or newer is needed", ok, INSTALL)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """(2, 13, 0) of '2.13.0+cpu'; a part that is no number ends it."""
-    numbers = []
-    for part in version.split("+")[0].split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+def _numbers(version: str) -> list[int]:
+    """[2, 13, 0] of '2.13.0+cpu'."""
+    return [int(part) for part in re.findall(r"\d+", version.split("+")[0])]
 
 
 def _device() -> Finding:

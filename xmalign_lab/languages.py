@@ -12,12 +12,13 @@ language that their list lacks. They class languages, not scripts; both kinds of
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from xmalign_lab.profile import csv_rows
 
 CODE = re.compile(r"([a-z]{3}_[A-Z][a-z]{3})((?:_(?:[A-Z]{2}|[0-9]{3}))?(?:_[a-z0-9]{5,8})?)")
 WRITTEN = re.compile(
@@ -41,12 +42,11 @@ class Language:
 def _table() -> tuple[dict[str, Language], dict[str, str]]:
     """Languages by code, and every other way of writing one, in lower case, by code."""
     by_code, written = {}, {}
-    with open(Path(__file__).with_name("languages.csv"), encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            code = row["code"]
-            by_code[code] = Language(code, row["name"], row["script"], row["family"], row["tier"])
-            for alias in (code, code[:3], row["name"], *row["aliases"].split()):
-                written.setdefault(alias.lower().replace("-", "_"), code)
+    for row in csv_rows(Path(__file__).with_name("languages.csv")):
+        code = row["code"]
+        by_code[code] = Language(code, row["name"], row["script"], row["family"], row["tier"])
+        for alias in (code, code[:3], row["name"], *row["aliases"].split()):
+            written.setdefault(alias.lower().replace("-", "_"), code)
     return by_code, written
 
 

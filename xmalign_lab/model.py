@@ -35,17 +35,6 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * (kept * (256 / (256 - dropped)))
 
 
-class Dropout(nn.Module):
-    """`dropout` as a layer."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p, self.training)
-
-
 class DenseInput(nn.Module):
     """Centre, project on the training rows' principal components, and half-whiten (divide by the root of each deviation).
 
@@ -170,21 +159,21 @@ class Head(nn.Module):
             "width": width, "inner": inner, "hidden": hidden, "dim": dim, "sparse": sparse,
             "input_dropout": input_dropout, "hidden_dropout": hidden_dropout,
         }  # fmt: skip
-        self.input_dropout = input_dropout
         self.input = fitted or (SparseInput(width, inner) if sparse else DenseInput(width, inner))
         start = 0.1 / self.input.size[:, None].sqrt() if sparse else inner**-0.5
         self.table = nn.Parameter(torch.randn(inner, hidden) * start)
         self.bias = nn.Parameter(torch.zeros(hidden))
-        self.out = nn.Sequential(nn.GELU(), Dropout(hidden_dropout), nn.Linear(hidden, dim))
+        self.out = nn.Linear(hidden, dim)
 
     def prepare(self, rows: np.ndarray | sp.csr_matrix) -> np.ndarray | sp.csr_matrix:
         """Raw feature rows (n, width) as `forward` takes them, (n, inner)."""
         return self.input.prepare(rows)
 
     def forward(self, prepared: np.ndarray | sp.csr_matrix) -> Tensor:
-        rows = self.input(prepared, self.input_dropout)
+        rows = self.input(prepared, self.settings["input_dropout"])
         hidden = _Lookup.apply(rows, self.table) if self.settings["sparse"] else rows @ self.table
-        hidden = hidden + self.bias
+        hidden = nn.functional.gelu(hidden + self.bias)
+        hidden = dropout(hidden, self.settings["hidden_dropout"], self.training)
         return nn.functional.normalize(self.out(hidden), dim=-1)
 
 

@@ -100,15 +100,14 @@ def space_with_pictures(
     keeps its Plotly to itself: there use `widgets.SpaceExplorer`, or pass `include_plotlyjs=True`, which adds
     some 5 MB to the output. Without any plotly.js the panel still shows `selected`, and a line says what to do.
     """
-    said, names = captions(points), sorted(set(points.lang) - {""})
+    said = captions(points)
     if selected is None:
         selected = next((group for group in said if said[group] and group in pictures), next(iter(said), ""))
     lines = {} if selected not in said else dict(zip(("x", "y"), links(points, selected), strict=True))
     shown = go.Figure(figure).update_traces(lines, selector={"name": "links"})
     known = {
         "figure": json.loads(shown.to_json()),
-        "groups": {g: [said[g], pictures.get(g), *links(points, g)] for g in said},
-        "languages": {code: [language_name(code), language_colour(code)] for code in names},
+        "groups": {g: [panel(g, said[g], pictures.get(g)), *links(points, g)] for g in said},
     }
     # "<" cannot stand in a script: a caption could close it
     known = json.dumps(known, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -126,20 +125,9 @@ def space_with_pictures(
     )
 
 
-# Captions go in as textContent, never as HTML. The plot may be on the page before plotly.js is: it waits 10 s for it.
+# The plot may be on the page before plotly.js is: it waits 10 s for it.
 HOVER = """(() => {
 const known = KNOWN;
-const show = (panel, group) => {
-  const [said, picture] = known.groups[group], box = panel.firstElementChild;
-  const rows = said.map(([code, text]) => {
-    const row = document.createElement("div"), label = document.createElement("span"), words = document.createElement("bdi");
-    [label.textContent, label.style.color] = known.languages[code];
-    label.textContent += " "; label.style.fontSize = "12px"; words.textContent = text; words.lang = code.replace("_", "-");
-    row.append(label, words); return row; });
-  if (!rows.length) { rows.push(document.createElement("div")); rows[0].textContent = group; }
-  if (picture) { const image = new Image(128, 128); image.src = picture; image.style.objectFit = "contain";
-    image.style.marginBottom = "8px"; rows.unshift(image); }
-  box.replaceChildren(...rows); };
 const start = (root, left) => {
   const plot = root.querySelector("[data-plot]"), panel = root.querySelector("[data-panel]");
   if (!window.Plotly) return left && setTimeout(start, 100, root, left - 1);
@@ -148,8 +136,9 @@ const start = (root, left) => {
   Plotly.newPlot(plot, known.figure.data, known.figure.layout, {responsive: true, displaylogo: false}).then(() =>
     plot.on("plotly_hover", event => { const group = event.points[0].customdata;
       if (!(group in known.groups) || group === now) return;
-      now = group; show(panel, group);
-      Plotly.restyle(plot, {x: [known.groups[group][2]], y: [known.groups[group][3]]}, [last]); })); };
+      const [html, x, y] = known.groups[now = group];
+      panel.innerHTML = html;
+      Plotly.restyle(plot, {x: [x], y: [y]}, [last]); })); };
 document.querySelectorAll(".NAME:not([data-ready])").forEach(root => { root.dataset.ready = ""; start(root, 100); });
 })();"""
 

@@ -5,15 +5,14 @@ The environment decides: `XMALIGN_PROFILE` (smoke | small | full), `XMALIGN_DATA
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import os
 import platform
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch and numpy cost a second; naming a profile must not
-    import numpy as np
+if TYPE_CHECKING:  # torch costs a second; naming a profile must not
     import torch
 
 PROFILES = ("smoke", "small", "full")
@@ -32,15 +31,10 @@ def pick(*, smoke, small, full):
     return {"smoke": smoke, "small": small, "full": full}[current()]
 
 
-def seed_everything(seed: int) -> np.random.Generator:
-    """Seed Python, numpy's global state and torch (all devices); return a fresh numpy generator of that seed."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (scikit-learn and umap still read the global state)
-    torch.manual_seed(seed)
-    return np.random.default_rng(seed)
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV that comes with the library."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def device() -> torch.device:
@@ -69,6 +63,13 @@ def repository() -> Path:
         if (folder / "pyproject.toml").is_file() and (folder / "xmalign_lab").is_dir():
             return folder
     return here
+
+
+def built(*names: str) -> Path:
+    """Where `build/NAMES…` of the checkout lies or will lie; its folder is made."""
+    path = repository().joinpath("build", *names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -11,9 +11,7 @@ import torch
 from xmalign_lab import schedules
 from xmalign_lab.losses import structure as regularisers
 from xmalign_lab.losses.adversarial import language_adversary
-from xmalign_lab.losses.contrastive import sigmoid_pairs, smoothed_softmax, symmetric_info_nce
-from xmalign_lab.losses.robust import rince
-from xmalign_lab.losses.transfer import squared_distance
+from xmalign_lab.losses.contrastive import rince, sigmoid_pairs, smoothed_softmax, squared_distance, symmetric_info_nce
 from xmalign_lab.schedules import Constant, Schedule
 
 EDITABLE = (
@@ -53,6 +51,12 @@ def _adversary(v: View) -> torch.Tensor:
     return 0 * v.sim.sum() if v.discriminator is None else language_adversary(v.left, v.right, v.discriminator, v.reversal)
 
 
+def _regulariser(name: str) -> Callable[[View], torch.Tensor]:
+    measure = getattr(regularisers, name)
+    return lambda v: measure(v.left, v.right, v.positives)
+
+
+REGULARISERS = ("structure", "cka", "mmd", "coral", "wasserstein", "gromov_wasserstein", "uniformity")
 TERMS: dict[str, Callable[[View], torch.Tensor]] = {
     "info_nce": _info_nce,
     "align": lambda v: smoothed_softmax(v.sim, v.positives, v.tau, v.weight),
@@ -60,13 +64,7 @@ TERMS: dict[str, Callable[[View], torch.Tensor]] = {
     "rince": lambda v: rince(v.sim, v.positives, v.tau, v.weight),
     "distance": lambda v: squared_distance(v.sim, v.positives, v.weight),
     "adversary": _adversary,
-    "structure": lambda v: regularisers.structure(v.left, v.right, v.positives),
-    "cka": lambda v: regularisers.cka(v.left, v.right, v.positives),
-    "mmd": lambda v: regularisers.mmd(v.left, v.right, v.positives),
-    "coral": lambda v: regularisers.coral(v.left, v.right, v.positives),
-    "wasserstein": lambda v: regularisers.wasserstein(v.left, v.right, v.positives),
-    "gromov_wasserstein": lambda v: regularisers.gromov_wasserstein(v.left, v.right, v.positives),
-    "uniformity": lambda v: regularisers.uniformity(v.left, v.right, v.positives),
+    **{name: _regulariser(name) for name in REGULARISERS},
 }
 
 

@@ -23,20 +23,11 @@ from filelock import FileLock
 
 from xmalign_lab import profile
 
+# Source that draws, compares or checks, and cannot change what is recorded
 SHOWN_ONLY = (
-    "plots.py",
-    "dials.py",
-    "curves.py",
-    "pictures.py",
-    "style.py",
-    "widgets",
-    "cli.py",
-    "doctor.py",
-    "evaluate/report.py",
-    "evaluate/significance.py",
-    "corpora/check.py",
-    "corpora/review.py",
-)  # source that draws, compares or checks, and cannot change what is recorded
+    "plots.py", "dials.py", "curves.py", "pictures.py", "style.py", "widgets", "cli.py", "doctor.py",
+    "evaluate/report.py", "evaluate/significance.py", "corpora/check.py", "corpora/review.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,22 +94,6 @@ def get_or_run(recipe, run: Callable[[Path], None], inputs: Iterable[str] = (), 
             (folder / "env.json").write_text(json.dumps(facts, indent=2))
             (folder / "DONE").write_text("")
     return Record(folder)
-
-
-def find(root: Path | None = None) -> list[Record]:
-    """All finished records under `root`, oldest first."""
-    done = sorted(Path(root or profile.runs_root()).glob("*/DONE"), key=lambda path: path.stat().st_mtime)
-    return [Record(path.parent) for path in done]
-
-
-def table(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record: key, name, seed, steps, final total loss, seconds."""
-    rows = []
-    for record in records:
-        recipe, steps = record.recipe, record.steps
-        facts = {"key": record.key, "name": recipe.get("name"), "seed": recipe.get("seed"), "steps": len(steps)}
-        rows.append(facts | {"total": float(steps.total.iloc[-1]), "seconds": record.environment["seconds"]})
-    return pd.DataFrame(rows)
 
 
 def environment() -> dict:

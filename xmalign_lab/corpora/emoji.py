@@ -14,7 +14,6 @@ Locales that `languages.normalise` takes to one code count once; a second script
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -59,11 +58,10 @@ def family_by_rule(unified: str) -> str:
 def _joined() -> dict[str, str]:
     """The families of the rule that the reviewed list joins, each by the last of its class in order of name."""
     classes: dict[str, set[str]] = {}
-    with open(Path(__file__).with_name("emoji_families.csv"), encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            a, b = family_by_rule(row["a"]), family_by_rule(row["b"])
-            both = classes.get(a, {a}) | classes.get(b, {b})
-            classes.update(dict.fromkeys(both, both))
+    for row in profile.csv_rows(Path(__file__).with_name("emoji_families.csv")):
+        a, b = family_by_rule(row["a"]), family_by_rule(row["b"])
+        both = classes.get(a, {a}) | classes.get(b, {b})
+        classes.update(dict.fromkeys(both, both))
     return {name: max(members) for name, members in classes.items()}
 
 
@@ -190,14 +188,13 @@ def load(
     except ValueError as error:
         raise CorpusError(str(error)) from None
     shown = _pictured(root, tuple(vendors), skin_tones)
-    columns = {key: [] for key in ("id", "group", "family", "modality", "lang", "text", "image", "kind", "source", "labels")}
+    columns = ["id", "group", "family", "modality", "lang", "text", "image", "kind", "source", "labels"]
+    rows: list[tuple] = []
 
     def add(entry, row_id, modality, lang, text, image, kind, source):
         labels = {"category": entry["category"], "subcategory": entry["subcategory"]}
         group = entry["unified"]
-        row = (f"{group}:{row_id}", group, family(group), modality, lang, text, image, kind, source, labels)
-        for cells, cell in zip(columns.values(), row, strict=True):
-            cells.append(cell)
+        rows.append((f"{group}:{row_id}", group, family(group), modality, lang, text, image, kind, source, labels))
 
     for vendor in vendors:
         for entry, path in _pictures(root, vendor, shown):
@@ -208,7 +205,7 @@ def load(
             for kind, text in zip(("name", "keywords"), _texts(entry["unified"], names), strict=True):
                 if text:
                     add(entry, f"{lang}:{kind}", "text", lang, text, "", kind, "cldr")
-    return Corpus(pd.DataFrame(columns), name="emoji", where=str(folder(root)))
+    return Corpus(pd.DataFrame(rows, columns=columns), name="emoji", where=str(folder(root)))
 
 
 def _pictures(root, vendor: str, shown: list[dict]) -> list[tuple[dict, str]]:

@@ -12,20 +12,22 @@ numeral after it), Cusihuamán 2001 (Cuzco Quechua: no -kuna after a numeral).
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
 
 from xmalign_lab.corpus import CorpusError
+from xmalign_lab.profile import csv_rows
 
 SHAPES = ("circle", "triangle", "square", "star", "heart", "flower")
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 SIZES = ("small", "large")
 NUMBERS = ("one", "two", "three")
 PLACES = ("left", "right", "top", "bottom", "centre")
-COMPOSITIONS = len(SHAPES) * len(COLOURS) * len(SIZES) * len(NUMBERS) * len(PLACES)
+CHOICES = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "count": (1, 2, 3), "place": PLACES}
+EVERY = list(product(*CHOICES.values()))  # every composition, by its number
+COMPOSITIONS = len(EVERY)
 
 LEXICON = Path(__file__).with_name("lexicon.csv")
 
@@ -51,29 +53,21 @@ class Scene:
     jitter: int = 0
 
     def __post_init__(self):
-        for name, allowed in self._choices().items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise CorpusError(f"scene: {name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}")
         if self.jitter < 0:
             raise CorpusError(f"scene: jitter {self.jitter} is negative; it is a whole number from 0")
 
-    @staticmethod
-    def _choices() -> dict[str, tuple]:
-        counts = tuple(range(1, len(NUMBERS) + 1))
-        return {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "count": counts, "place": PLACES}
-
     @property
     def labels(self) -> dict:
         """What the caption says, without the jitter."""
-        return {name: getattr(self, name) for name in self._choices()}
+        return {name: getattr(self, name) for name in CHOICES}
 
     @property
     def composition(self) -> int:
-        """The five attributes as one mixed-radix number in [0, COMPOSITIONS)."""
-        number = 0
-        for name, allowed in self._choices().items():
-            number = number * len(allowed) + allowed.index(getattr(self, name))
-        return number
+        """The place of the five attributes in `EVERY`."""
+        return EVERY.index(tuple(self.labels.values()))
 
     @property
     def number(self) -> int:
@@ -85,12 +79,8 @@ def describe(number: int) -> Scene:
     """The scene of a number ≥ 0, the inverse of `Scene.number`. Raises `CorpusError` for a negative number."""
     if number < 0:
         raise CorpusError(f"scene:{number}: a scene number is a whole number from 0")
-    jitter, rest = divmod(number, COMPOSITIONS)
-    values = {}
-    for name, allowed in reversed(Scene._choices().items()):
-        rest, digit = divmod(rest, len(allowed))
-        values[name] = allowed[digit]
-    return Scene(**values, jitter=jitter)
+    jitter, composition = divmod(number, COMPOSITIONS)
+    return Scene(*EVERY[composition], jitter)
 
 
 @dataclass(frozen=True)
@@ -112,10 +102,9 @@ class Word:
 def lexicon() -> dict[str, dict[str, Word]]:
     """`{language: {concept: Word}}` from `lexicon.csv`."""
     words: dict[str, dict[str, Word]] = {}
-    with open(LEXICON, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            fields = (row[name] for name in ("class", "form", "feminine", "plural", "gloss", "reviewer"))
-            words.setdefault(row["lang"], {})[row["concept"]] = Word(*fields)
+    for row in csv_rows(LEXICON):
+        fields = (row[name] for name in ("class", "form", "feminine", "plural", "gloss", "reviewer"))
+        words.setdefault(row["lang"], {})[row["concept"]] = Word(*fields)
     return words
 
 
@@ -214,7 +203,7 @@ def forms(lang: str) -> list[tuple[str, str, str]]:
     """Every word form that a caption can hold: `(concept, what it agrees with, form)`, each once."""
     check_languages([lang])
     found = {}
-    for shape, count in product(SHAPES, range(1, len(NUMBERS) + 1)):
+    for shape, count in product(SHAPES, CHOICES["count"]):
         agrees = agreement(lang, lexicon()[lang][shape], count)
         for concept in (shape, *COLOURS, *SIZES, NUMBERS[count - 1], *PLACES):
             if (lang, concept) != ("sin_Sinh", "one"):

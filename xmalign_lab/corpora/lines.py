@@ -45,8 +45,7 @@ class Found(NamedTuple):
 @cache
 def sources() -> dict[str, SimpleNamespace]:
     """The rows of `sources.csv` by name."""
-    with open(Path(__file__).with_name("sources.csv"), encoding="utf-8", newline="") as file:
-        return {row["name"]: SimpleNamespace(**row) for row in csv.DictReader(file)}
+    return {row["name"]: SimpleNamespace(**row) for row in profile.csv_rows(Path(__file__).with_name("sources.csv"))}
 
 
 def text(path: Path) -> str:

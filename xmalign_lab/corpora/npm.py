@@ -81,7 +81,9 @@ def _install(npm: str, work: Path, versions: dict[str, str]) -> None:
             with tqdm(desc=f"fetching {len(versions)} packages", unit="B", unit_scale=True) as bar:
                 while process.poll() is None:
                     time.sleep(0.2)
-                    bar.update(max(0, _size(work) - bar.n))
+                    with suppress(OSError):  # renamed between the listing and the look
+                        size = sum(path.lstat().st_size for path in work.rglob("*"))
+                        bar.update(max(0, size - bar.n))
         finally:
             if process.poll() is None:
                 process.kill()
@@ -91,16 +93,6 @@ def _install(npm: str, work: Path, versions: dict[str, str]) -> None:
     if process.returncode:
         reason = "no network" if OFFLINE.search(said) else (said.strip().splitlines() or ["it gave no reason"])[0]
         raise CorpusError(f"npm could not fetch {', '.join(versions)}: {reason}")
-
-
-def _size(folder: Path) -> int:
-    """Bytes in a folder that another process is writing."""
-    total = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # renamed between the listing and the look
-                total += os.lstat(os.path.join(where, name)).st_size
-    return total
 
 
 def _keep(work: Path, parts: dict[str, tuple[str, ...]]) -> Path:

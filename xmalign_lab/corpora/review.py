@@ -7,13 +7,13 @@ yes or no, writes a correction beside a no, and a name. Only a table that answer
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 
 from xmalign_lab.corpora import grammar
 from xmalign_lab.corpora.grammar import Scene, caption, check_languages, forms, lexicon
-from xmalign_lab.corpora.lines import text
+from xmalign_lab.corpora.lines import records
 from xmalign_lab.corpus import CorpusError, normalise
+from xmalign_lab.profile import csv_rows
 
 COLUMNS = ("language", "kind", "about", "form", "meaning", "ok?", "correction", "reviewer")
 ANSWERS = ("yes", "no", "")
@@ -54,13 +54,14 @@ def write_review(path, languages=None) -> Path:
 def read_review(path) -> dict[str, str]:
     """The languages a returned table signs, `{language: reviewer}`: every question there, every answer yes, and a name.
 
-    A no or an empty answer leaves its language unsigned. Raises `CorpusError` with file and row for a missing
+    A no or an empty answer leaves its language unsigned. Raises `CorpusError` with file and line for a missing
     column, an unknown language, an answer other than yes or no, a no without correction, a row that our
     grammar does not ask (it has changed, or the form was edited in place), or a row that occurs twice.
     """
     asked, answers, names = {lang: {_key(question) for question in questions(lang)} for lang in lexicon()}, {}, {}
-    for number, row in _table(path):
-        where, lang = f"{path}, row {number}", row["language"]
+    for number, record in records(Path(path), ",", COLUMNS):
+        row = {name: normalise(record[name]) for name in COLUMNS}
+        where, lang = f"{path}, line {number}", row["language"]
         if lang not in asked:
             raise CorpusError(f"{where}: no grammar for language {lang!r}; there are {', '.join(asked)}")
         answer, key = row["ok?"].lower(), _key(row)
@@ -83,27 +84,9 @@ def _key(row: dict) -> tuple:
     return tuple(row[name] for name in COLUMNS[:4])
 
 
-def _table(path):
-    """Rows of the CSV, normalised, with their row number in the file."""
-    reader = csv.DictReader(io.StringIO(text(Path(path)), newline=""))
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise CorpusError(f"{path}, row 1: column {missing[0]!r} is missing; a review starts with {','.join(COLUMNS)}")
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise CorpusError(f"{path}, row {reader.line_num}: a quote opens here and does not close ({error})") from None
-    for number, row in rows:
-        if None in row or None in row.values():
-            raise CorpusError(f"{path}, row {number}: this row has not {len(COLUMNS)} cells; quote text with commas")
-        yield number, {name: normalise(row[name]) for name in COLUMNS}
-
-
 def sign(path, lexicon_path=grammar.LEXICON) -> dict[str, str]:
     """Put the names of `read_review(path)` into the lexicon's column `reviewer`; returns what was signed."""
-    signed = read_review(path)
-    with open(lexicon_path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    signed, rows = read_review(path), csv_rows(lexicon_path)
     with open(lexicon_path, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()

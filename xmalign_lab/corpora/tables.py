@@ -60,13 +60,12 @@ def load_table(
     for column in table.columns.intersection(["id", "group", "lang", "text", "image"]):
         complain(~table[column].map(pd.api.types.is_scalar), f"{column!r} holds several values; make a row of each")
     for column in ("id", "group"):
-        table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+        table[column] = _as_text(table, column)
         complain(table[column].str.strip() == "", f"{column!r} is empty; every row needs one")
     table = table.assign(**{column: _as_text(table, column) for column in ("lang", "text", "image")})
     complain(table.id.duplicated(), lambda p: f"id {table.id[p]!r} occurs twice; ids must be unique")
     blank, pictured = table.text.map(normalise) == "", table.image != ""
     complain(blank & ~pictured, "neither a text nor an image; an empty caption teaches nothing: fill it or delete the row")
-    complain(blank & (table.lang != "") & ~pictured, "the text is empty")
     complain(~blank & (table.lang == ""), "the text has no language; give a code such as 'swh_Latn' in the column 'lang'")
     table["lang"] = _languages(table.lang, complain)
     folder = Path(images) if images is not None else path.parent
@@ -120,11 +119,11 @@ def _json_lines(path: Path):
 
 
 def _as_text(table: pd.DataFrame, column: str) -> pd.Series:
-    """A column as strings, '' where it is absent or has no value; surrounding white space off, but for texts."""
+    """A column as strings, '' where it is absent or has no value; of languages and images without white space around it."""
     if column not in table:
         return pd.Series("", index=table.index, dtype=object)
     cells = table[column].astype(object).where(table[column].notna(), "").astype(str).astype(object)
-    return cells if column == "text" else cells.str.strip()
+    return cells.str.strip() if column in ("lang", "image") else cells
 
 
 def _languages(lang: pd.Series, complain) -> pd.Series:

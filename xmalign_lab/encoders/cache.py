@@ -3,7 +3,8 @@
     <cache>/features/<address>/   vectors.npy (or data, indices, indptr), tokens.npy …, and meta.json, written last
 
 An entry is written into a folder beside it and then renamed, which is atomic: a reader meets a whole entry or none,
-whoever was killed and however many processes write at once. Sizes and checksums are verified on every read.
+whoever was killed. A lock lets two processes ask for one entry; the second waits. Sizes and checksums are verified on
+every read.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from scipy import sparse
 
 from xmalign_lab import profile
@@ -28,8 +28,6 @@ from xmalign_lab.encoders.classic import rows_of
 from xmalign_lab.encoders.features import Encoder, Features, features_arrays
 
 LAYOUT = 1  # the version of the files below
-UNFINISHED = ".unfinished-"
-ABANDONED = 7 * 24 * 3600  # seconds after which an unfinished folder has surely lost its process
 
 
 def encode(corpus: Corpus, encoder: Encoder, cache: str | Path | None = None, progress: bool = True) -> Features:
@@ -48,10 +46,13 @@ def encode(corpus: Corpus, encoder: Encoder, cache: str | Path | None = None, pr
         except (OSError, ValueError, KeyError) as damage:
             print(f"{entry}: damaged ({damage}); computing these features again")
     with _unfinished(folder, entry.name) as beside:
+        with suppress(OSError, ValueError, KeyError):  # the process that was waited for has made it
+            return _read(entry, rows.id.to_numpy())
         features = encoder.encode(corpus, progress=progress)
         try:
             _write(beside, features, encoder.spec())
-            _publish(beside, entry)
+            shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+            os.rename(beside, entry)
         except OSError as error:
             raise _not_writable(folder, error) from error
     return features
@@ -105,20 +106,19 @@ def _not_writable(folder: Path, error: OSError) -> CorpusError:
 
 @contextmanager
 def _unfinished(folder: Path, name: str) -> Iterator[Path]:
-    """A folder beside the entry to write into, made before the work starts and gone after it."""
+    """A folder beside the entry to write into, made before the work starts and gone after it, one process at a time."""
+    beside = folder / f".unfinished-{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{name[:16]}-", dir=folder))
+        held = FileLock(folder / f".{name}.lock").acquire()
     except OSError as error:
         raise _not_writable(folder, error) from None
-    for left in folder.glob(f"{UNFINISHED}*"):  # of a process killed long ago; another's running work is younger
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with held:
+        try:
+            beside.mkdir(exist_ok=True)  # perhaps of a process that was killed; all that counts is written again
+            yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write(folder: Path, features: Features, spec: dict) -> None:
@@ -136,24 +136,6 @@ def _write(folder: Path, features: Features, spec: dict) -> None:
         json.dump(meta, file, indent=1, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _publish(beside: Path, entry: Path) -> None:
-    """Rename `beside` to `entry`. A whole entry that another process put there first stays; a damaged one makes way."""
-    try:
-        os.rename(beside, entry)
-        return
-    except OSError:
-        if not entry.exists():
-            raise
-    try:
-        _verified(entry)
-    except (OSError, ValueError, KeyError):
-        aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=entry.parent))
-        with suppress(FileNotFoundError):  # another process was quicker to clear it away
-            os.rename(entry, aside / "damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        _publish(beside, entry)
 
 
 def _sha256(path: Path) -> str:

@@ -124,7 +124,7 @@ class Features:
 
     @classmethod
     def concatenate(cls, several: Sequence[Features]) -> Features:
-        """One `Features` of several with the same width: sparse if all are; tokens, padded, if all have them."""
+        """One `Features` of several with the same width, sparse if all are; of their vectors alone, not of tokens."""
         if not several:
             raise CorpusError("features: nothing to concatenate; give at least one Features")
         widths = [part.width for part in several]
@@ -135,14 +135,7 @@ class Features:
             vectors = sparse.vstack([part.vectors for part in several], format="csr")
         else:
             vectors = np.concatenate([part.dense() for part in several])
-        if any(part.tokens is None for part in several):
-            return cls(ids, vectors)
-        longest = max(part.tokens.shape[1] for part in several)
-        tokens = _stack([part.tokens for part in several], longest, 0)
-        all_true = [np.ones(part.tokens.shape[:2], bool) if part.mask is None else part.mask for part in several]
-        no_words = any(part.words is None for part in several)
-        words = None if no_words else _stack([part.words for part in several], longest, -1)
-        return cls(ids, vectors, tokens, _stack(all_true, longest, False), words)
+        return cls(ids, vectors)
 
     @classmethod
     def from_arrays(cls, vectors, ids: Iterable[str]) -> Features:
@@ -160,12 +153,6 @@ class Features:
         except (TypeError, ValueError) as error:
             raise CorpusError(f"features: the vectors are not {len(ids)} rows of equally many numbers ({error})") from None
         return cls(ids, array)
-
-
-def _stack(parts: list[np.ndarray], longest: int, fill) -> np.ndarray:
-    """Concatenate along rows after padding the second axis to `longest` with `fill`."""
-    pad = [[(0, 0), (0, longest - part.shape[1])] + [(0, 0)] * (part.ndim - 2) for part in parts]
-    return np.concatenate([np.pad(part, width, constant_values=fill) for part, width in zip(parts, pad, strict=True)])
 
 
 def _check_rows(ids: np.ndarray, vectors, shown: Sequence[str] | None) -> None:

@@ -7,17 +7,12 @@ put a module, with random or with trained weights, behind the protocol of the ot
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from xmalign_lab.corpus import Corpus, CorpusError
@@ -25,25 +20,9 @@ from xmalign_lab.encoders.classic import bucket, graphemes, opened, pixels, rows
 from xmalign_lab.encoders.features import Features
 
 
-class Block(nn.Module):
+def block(width: int, heads: int) -> nn.Module:
     """One pre-norm transformer layer (Xiong et al. 2020, arXiv 2002.04745) over tokens (b, t, width)."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (b, t) bool: True where there is a token. A masked position gets attention weight exactly 0."""
-        query, key, value = (
-            self.query_key_value(self.before_attention(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        visible = None if mask is None else mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.before_mlp(x))
+    return nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
 
 
 class TinyViT(nn.Module):
@@ -65,14 +44,14 @@ class TinyViT(nn.Module):
             self.patches = nn.Conv2d(4, width, patch, patch)
             self.extra = nn.Parameter(torch.randn(1, int(pool == "cls"), width) * 0.02)
             self.place = nn.Parameter(torch.randn(1, (size // patch) ** 2 + int(pool == "cls"), width) * 0.02)
-            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+            self.blocks = nn.ModuleList(block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         x = self.patches(pictures * 2 - 1).flatten(2).transpose(1, 2)
         x = torch.cat([self.extra.expand(len(x), -1, -1), x], 1) + self.place
-        for block in self.blocks:
-            x = block(x)
+        for layer in self.blocks:
+            x = layer(x)
         x = self.norm(x)
         if self.settings["pool"] == "cls":
             return x[:, 0], x[:, 1:]
@@ -97,7 +76,7 @@ class TinyText(nn.Module):
             self.table = nn.Embedding(buckets, width, padding_idx=0)
             nn.init.normal_(self.table.weight, std=0.02)  # the size of the places, or word order would drown
             self.place = nn.Parameter(torch.randn(1, longest, width) * 0.02)
-            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+            self.blocks = nn.ModuleList(block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def tokenise(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,34 +102,10 @@ class TinyText(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = self.table(ids) + self.place[:, : ids.shape[1]]
-        for block in self.blocks:
-            x = block(x, mask)
+        for layer in self.blocks:
+            x = layer(x, src_key_padding_mask=~mask)
         x = self.norm(x) * mask[..., None]
         return x.sum(1) / mask.sum(1, keepdim=True), x
-
-
-TOWERS = {"TinyViT": TinyViT, "TinyText": TinyText}
-
-
-def save(tower: TinyViT | TinyText, path: str | Path) -> None:
-    """Weights and settings in one safetensors file; nothing is pickled."""
-    about = {"tower": type(tower).__name__, "settings": json.dumps(tower.settings)}
-    save_file({name: value.contiguous() for name, value in tower.state_dict().items()}, path, metadata=about)
-
-
-def load(path: str | Path) -> TinyViT | TinyText:
-    """The tower that `save` wrote; `CorpusError` if the file holds another kind of model."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise CorpusError(f"{path}: not a whole safetensors file ({error})") from None
-    if about.get("tower") not in TOWERS:
-        raise CorpusError(f"{path}: no tower of this library; expected {' or '.join(TOWERS)}, as `save` writes them")
-    tower = TOWERS[about["tower"]](**json.loads(about["settings"]))
-    tower.load_state_dict(weights)
-    return tower
 
 
 def digest(tower: nn.Module) -> str:
@@ -162,78 +117,60 @@ def digest(tower: nn.Module) -> str:
 
 
 @dataclass(frozen=True)
-class TinyImageEncoder:
-    """A `TinyViT` as an encoder; `tokens=True` keeps the patch vectors too."""
+class _Tower:
+    """A tower, with random or with trained weights, behind the protocol of the other encoders."""
 
-    tower: TinyViT
+    tower: TinyViT | TinyText
     tokens: bool = False
     batch: int = 256
 
-    modality = "image"
-    VERSION = 1
+    VERSION = 2
 
     def spec(self) -> dict:
-        return _spec(self)
+        kind = {"encoder": type(self).__name__, "version": self.VERSION, "tokens": self.tokens}
+        return kind | {"settings": self.tower.settings, "weights": digest(self.tower)}
+
+    @torch.no_grad()
+    def _run(self, inputs: Callable[[slice], tuple[Tensor, ...]], n: int, progress: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The tower over batches of n rows, in evaluation mode; vectors (n, width), and tokens per batch if asked for."""
+        was_training, device = self.tower.training, next(self.tower.parameters()).device
+        vectors, tokens = [], []
+        self.tower.eval()
+        try:
+            for start in tqdm(range(0, n, self.batch), desc=self.modality, disable=not progress, delay=2):
+                vector, token = self.tower(*(part.to(device) for part in inputs(slice(start, start + self.batch))))
+                vectors.append(vector.float().cpu().numpy())
+                tokens += [token.float().cpu().numpy()] if self.tokens else []
+        finally:
+            self.tower.train(was_training)
+        return np.concatenate(vectors), tokens
+
+
+class TinyImageEncoder(_Tower):
+    """A `TinyViT` as an encoder; `tokens=True` keeps the patch vectors too."""
+
+    modality = "image"
 
     def encode(self, corpus: Corpus, progress: bool = True) -> Features:
         rows, size = rows_of(corpus, self.modality), self.tower.settings["size"]
 
-        def inputs(ids):
-            pictures = np.stack([pixels(opened(corpus, row_id), size) for row_id in ids])
+        def inputs(part: slice) -> tuple[Tensor]:
+            pictures = np.stack([pixels(opened(corpus, row_id), size) for row_id in rows.id.iloc[part]])
             return (torch.from_numpy(pictures).permute(0, 3, 1, 2),)
 
-        vectors, patches = _run(self, inputs, list(rows.id), progress)
+        vectors, patches = self._run(inputs, len(rows), progress)
         return Features(rows.id.to_numpy(), vectors, np.concatenate(patches) if self.tokens else None, shown=list(rows.image))
 
 
-@dataclass(frozen=True)
-class TinyTextEncoder:
+class TinyTextEncoder(_Tower):
     """A `TinyText` as an encoder; `tokens=True` keeps the token vectors, their mask and their words."""
 
-    tower: TinyText
-    tokens: bool = False
-    batch: int = 256
-
     modality = "text"
-    VERSION = 1
-
-    def spec(self) -> dict:
-        return _spec(self)
 
     def encode(self, corpus: Corpus, progress: bool = True) -> Features:
         rows = rows_of(corpus, self.modality)
         ids, mask, of_word = self.tower.tokenise(list(rows.text))
-
-        def inputs(numbers):
-            part = slice(numbers[0], numbers[-1] + 1)
-            longest = int(mask[part].sum(1).max())
-            return ids[part, :longest], mask[part, :longest]
-
-        vectors, parts = _run(self, inputs, range(len(rows)), progress)
+        vectors, parts = self._run(lambda part: (ids[part], mask[part]), len(rows), progress)
         if not self.tokens:
             return Features(rows.id.to_numpy(), vectors, shown=list(rows.text))
-        tokens = np.concatenate([np.pad(part, ((0, 0), (0, ids.shape[1] - part.shape[1]), (0, 0))) for part in parts])
-        return Features(rows.id.to_numpy(), vectors, tokens, mask.numpy(), of_word.numpy(), shown=list(rows.text))
-
-
-def _spec(encoder: TinyImageEncoder | TinyTextEncoder) -> dict:
-    kind = {"encoder": type(encoder).__name__, "version": encoder.VERSION, "tokens": encoder.tokens}
-    return kind | {"settings": encoder.tower.settings, "weights": digest(encoder.tower)}
-
-
-@torch.no_grad()
-def _run(encoder, inputs, items: Sequence, progress: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The tower over batches of `items`, in evaluation mode; vectors (n, width), and tokens per batch if asked for."""
-    tower, was_training = encoder.tower, encoder.tower.training
-    device = next(tower.parameters()).device
-    vectors, tokens = [], []
-    tower.eval()
-    try:
-        for start in tqdm(range(0, len(items), encoder.batch), desc=encoder.modality, disable=not progress, delay=2):
-            batch = (part.to(device) for part in inputs(items[start : start + encoder.batch]))
-            vector, token = tower(*batch)
-            vectors.append(vector.float().cpu().numpy())
-            tokens += [token.float().cpu().numpy()] if encoder.tokens else []
-    finally:
-        tower.train(was_training)
-    return np.concatenate(vectors), tokens
+        return Features(rows.id.to_numpy(), vectors, np.concatenate(parts), mask.numpy(), of_word.numpy(), shown=list(rows.text))

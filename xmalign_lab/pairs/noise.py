@@ -16,7 +16,15 @@ from xmalign_lab.encoders.static import leading
 TRANSLATION = {"copied": 0.38, "hub": 0.0, "truncated": 0.20, "wrong sense": 0.42}
 """How the errors of one real machine translation, English to Chinese video captions, divide: `bench/mt_noise.py` counts them."""
 
-Plan = Callable[[pd.DataFrame, np.random.Generator], dict[str, str]]
+
+class _Text(NamedTuple):
+    id: str
+    group: str
+    kind: str
+
+
+Families = Mapping[str, list[_Text]]
+Plan = Callable[[pd.DataFrame, Families, np.ndarray, np.random.Generator], dict[str, str]]
 
 
 def shuffle(
@@ -42,10 +50,7 @@ def shuffle(
     if part not in ("family", "keywords", "half"):
         raise ValueError(f"unknown part {part!r}; known are 'family', 'keywords' and 'half'")
 
-    def plan(texts: pd.DataFrame, rng: np.random.Generator) -> dict[str, str]:
-        families, chosen = _chosen(texts, fraction, rng)
-        if len(chosen) < 2:
-            return {}
+    def plan(texts: pd.DataFrame, families: Families, chosen: np.ndarray, rng: np.random.Generator) -> dict[str, str]:
         circle = dict(zip(chosen, np.roll(chosen, 1), strict=True))
         giver_of = circle if givers is None else {f: givers.get(f, f) for f in chosen}
         moved = _texts_of(families, {taker: giver for taker, giver in giver_of.items() if giver in families and giver != taker})
@@ -75,10 +80,7 @@ def translate_badly(
     for left, right in zip(pairs.rows.left, pairs.rows.right, strict=True):
         english.setdefault(right, left)
 
-    def plan(texts: pd.DataFrame, rng: np.random.Generator) -> dict[str, str]:
-        families, chosen = _chosen(texts, fraction, rng)
-        if len(chosen) < 2:
-            return {}
+    def plan(texts: pd.DataFrame, families: Families, chosen: np.ndarray, rng: np.random.Generator) -> dict[str, str]:
         cuts = np.cumsum(list(shares.values())) / sum(shares.values()) * len(chosen)
         part = dict(zip(shares, np.split(chosen, np.round(cuts[:-1]).astype(int)), strict=True))
         hub = rng.choice(sorted(families))
@@ -112,7 +114,7 @@ def nearest_families(corpus: Corpus, features: Features, lang: str, dim: int = 6
 
 
 def _applied(pairs: Pairs, corpus: Corpus, plan: Plan, fraction: float, seed: int, sources) -> tuple[Pairs, np.ndarray]:
-    """Replace right ids by `plan`'s, language by language; true stays what keeps its own group."""
+    """Replace right ids by `plan`'s, language by language, for a `fraction` of the families; true stays what keeps its group."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie in [0, 1], not {fraction}")
     sources = pairs.sources if sources is None else list(sources)
@@ -125,7 +127,10 @@ def _applied(pairs: Pairs, corpus: Corpus, plan: Plan, fraction: float, seed: in
         raise CorpusError(f"{corpus.name}: the right side {meant.index[meant.modality != 'text'][0]!r} is no text to shuffle")
     moved: dict[str, str] = {}
     for lang, of_lang in meant.groupby("lang"):
-        moved |= plan(of_lang, np.random.default_rng([seed, *lang.encode()]))
+        rng, families = np.random.default_rng([seed, *lang.encode()]), _families(of_lang)
+        chosen = rng.permutation(np.array(list(families), object))[: round(fraction * len(families))]
+        if len(chosen) > 1:
+            moved |= plan(of_lang, families, chosen, rng)
     touched = (rows.source.isin(sources) & rows.right.isin(moved)).to_numpy()
     before = rows.right
     rows["right"] = rows.right.where(~touched, rows.right.map(moved))
@@ -136,22 +141,16 @@ def _applied(pairs: Pairs, corpus: Corpus, plan: Plan, fraction: float, seed: in
     return Pairs(rows[kept]), (~touched | same)[kept]
 
 
-class _Text(NamedTuple):
-    id: str
-    group: str
-    kind: str
-
-
-def _chosen(texts: pd.DataFrame, fraction: float, rng: np.random.Generator) -> tuple[dict[str, list[_Text]], np.ndarray]:
-    """The families of one language's texts, and the part of them that is to be corrupted."""
+def _families(texts: pd.DataFrame) -> Families:
+    """The texts of one language by family."""
     families: dict[str, list[_Text]] = {}
     rows = texts.sort_values(["family", "group", "kind"])
     for family, *text in zip(rows.family, rows.index, rows.group, rows.kind, strict=True):
         families.setdefault(family, []).append(_Text(*text))
-    return families, rng.permutation(np.array(list(families), object))[: round(fraction * len(families))]
+    return families
 
 
-def _texts_of(families: Mapping[str, list[_Text]], giver_of: Mapping[str, str]) -> dict[str, str]:
+def _texts_of(families: Families, giver_of: Mapping[str, str]) -> dict[str, str]:
     """`{row id: the id whose text it gets}`: of the same kind where the giving family has it."""
     found = {}
     for taker, giver in giver_of.items():

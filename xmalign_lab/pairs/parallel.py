@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pandas as pd
@@ -33,11 +35,8 @@ def bridge(corpus: Corpus, targets: list[str], pivot: str = "eng_Latn", hold_out
 
 def direct(corpus: Corpus, langs: list[str]) -> Pairs:
     """Images with the texts of every language in `langs`: what one would train on if it existed. The upper reference."""
-    pairs = None
-    for lang in langs:
-        more = Pairs.by_group(corpus, {"modality": "image"}, {"lang": lang, "modality": "text"}, f"image-{lang}")
-        pairs = more if pairs is None else pairs + more
-    return pairs
+    image = {"modality": "image"}
+    return reduce(add, (Pairs.by_group(corpus, image, {"lang": lang, "modality": "text"}, f"image-{lang}") for lang in langs))
 
 
 def thin(pairs: Pairs, corpus: Corpus, fraction: float, sources: Collection[str]) -> Pairs:

@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 
+from xmalign_lab import curves, sweep
 from xmalign_lab.evaluate import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,13 +79,48 @@ def hypotheses(facts: dict) -> str:
     return f"\n\n**Registered** ([hypotheses](docs/hypotheses.md)), Holm over the two: {'; '.join(found)}." if found else ""
 
 
+def beyond(folder: Path, facts: dict) -> str:
+    """What the study says beside its main table: the gain recovered, pools without parallel text, the ablation; as Markdown."""
+    if not (folder / "scores.parquet").exists():
+        return ""
+    scores, said = pd.read_parquet(folder / "scores.parquet"), []
+    asked = scores[(scores.direction == "text→image") & scores.lang.isin(sweep.TARGETS)]
+    half, random = (str(sweep.POOLS[1]), str(sweep.NOISE[0]))
+    table, means = curves.resampled(asked[asked.condition.isin([half, random, str(sweep.CLEAN)])])
+    there = set(zip(table.method, table.condition, strict=True))
+    if {("adaptive", random), ("oracle filter", random)} <= there:
+        for lang in [*NAMES][1:]:
+            found = {m: curves.recovered(table, means, m, [lang]) for m in ("adaptive", "adaptive ridge")}
+            shares = ", ".join(f"*{m}* {v:.0%} [{low:.0%}, {high:.0%}]" for m, (v, low, high) in found.items())
+            said.append(f"- {NAMES[lang]}, {random}: of the oracle filter's gain over constant τ, {shares}.")
+    if {("mined", half), ("kernel ridge", str(sweep.CLEAN))} <= there:
+        found = pd.DataFrame(facts["mined"]).query("condition == @half").groupby("lang").precision.mean()
+        cell = table.set_index(["method", "condition", "lang"]).index
+        for lang in [*NAMES][1:]:
+            mined, whole = (means[:, cell.get_loc(key)] for key in (("mined", half, lang), ("kernel ridge", "clean", lang)))
+            share, low, high = np.quantile(mined / whole, [0.5, 0.025, 0.975])
+            said.append(
+                f"- {NAMES[lang]}, no parallel text ({half}): {found[lang]:.0%} of the mined pairs are right; MRR is {share:.0%} "
+                f"[{low:.0%}, {high:.0%}] of kernel ridge's with all parallel text."
+            )
+    if (folder / "ablation.csv").exists():
+        parts = pd.read_csv(folder / "ablation.csv")
+        helps = parts[(parts["removed low"] > 0) | (parts["alone low"] > 0)].part
+        harms = parts[(parts["removed high"] < 0) | (parts["alone high"] < 0)].part
+        said.append(
+            f"- Ablation, {random}, Swahili and Sinhala: shown to help when removed or alone: {', '.join(helps) or 'none'}; "
+            f"to harm: {', '.join(harms) or 'none'}; of {len(parts)} parts."
+        )
+    return "\n\n" + "\n".join(said) if said else ""
+
+
 def study(folder: Path) -> str:
     """The study's main table, 40 % random noise, the registered tests, and how it was made, as Markdown."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
     where = f"{facts['environment']['machine']}, {facts['date']}, commit {facts['commit']}"
     return (
-        f"{table.strip()}{hypotheses(facts)}\n\n"
+        f"{table.strip()}{hypotheses(facts)}{beyond(folder, facts)}\n\n"
         f"Five folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} runs of "
         f"{facts['seconds per run']:.0f} s on average on one core of {where}. "
         f"Printed by `make study FINAL=1`.{openings(folder)}"

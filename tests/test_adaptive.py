@@ -58,6 +58,17 @@ def test_right_pairs_earn_their_weight_and_the_share_of_wrong_ones_is_estimated(
     assert (judged.pairs.rows.score[parallel] == weight[parallel]).all()
 
 
+def test_copied_sources_can_be_judged(task):
+    """Texts that only the pairs made wrong on purpose hold: a family whose translation was copied has its own in English."""
+    clean, sources = bridge(task.training, list(TARGETS)), [f"eng_Latn-{target}" for target in TARGETS]
+    near = noise.nearest_families(task.corpus, task.features["text"], "eng_Latn")
+    noisy, truth = noise.translate_badly(clean, task.corpus, 0.6, near, 0, sources)
+    lang = task.corpus.lookup("lang")
+    assert "eng_Latn" in {lang[right] for right in noisy.rows.right[noisy.rows.source.isin(sources)]}
+    judged = adaptive.judged(replace(task, pairs=noisy, truth=truth))
+    assert judged.pairs.rows.weight.between(0, 1).all()
+
+
 def test_clean_pairs_keep_their_weight(task):
     clean = bridge(task.training, list(TARGETS))
     judged = adaptive.judged(replace(task, pairs=clean, truth=np.ones(len(clean), bool)))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xmalign_lab import curves, style, sweep
+from xmalign_lab import adaptive, curves, style, sweep
 from xmalign_lab.evaluate import report
 from xmalign_lab.sweep import CLEAN, Condition
 
@@ -76,7 +76,7 @@ def test_what_was_not_asked_is_not_counted():
 
 
 def test_every_method_has_a_look_of_its_own_that_is_no_languages():
-    assert set(sweep.METHODS) <= set(curves.LOOKS)
+    assert set(sweep.METHODS) - set(adaptive.ABLATION) <= set(curves.LOOKS)
     looks = [*curves.LOOKS.values(), curves.OTHER]
     colours, symbols, _ = zip(*looks, strict=True)
     assert len(set(colours)) == len(looks) and len(set(symbols)) == len(looks), "known by colour, and by symbol without it"
@@ -145,3 +145,58 @@ def test_any_number_of_languages_has_its_panels_and_a_place_for_the_legend(count
     axes = [(figure.layout[f"xaxis{n or ''}"], figure.layout[f"yaxis{n or ''}"]) for n in [0, *range(2, count + 1)]]
     legend = figure.layout.legend
     assert not any(x.domain[1] > legend.x and y.domain[0] < legend.y for x, y in axes), "it covers nothing"
+
+
+def ablated():
+    """Each part is worth what its place says: removed it costs 0.01 · place of MRR's rank scale, alone it gains."""
+    rng, parts = np.random.default_rng(1), []
+    noise = {query: rng.integers(3) for query in range(60)}
+    for method in adaptive.ABLATION:
+        part = method.split(" ", 1)[1]
+        place = adaptive.PARTS.index(part) + 1 if part in adaptive.PARTS else 0
+        rank = {"all": 2, "without": 2 + place, "only": 30 - place, "no": 30}[method.split()[0]]
+        rows = pd.DataFrame({"query": [f"q{i}" for i in noise], "family": [f"f{i // 2}" for i in noise], "lang": "swh_Latn"})
+        rows = rows.assign(rank=[rank + n for n in noise.values()], direction="text→image", gallery="a", size=40, method=method)
+        parts.append(rows.assign(condition=str(sweep.NOISE[0]), noise="random", rate=0.4, text=1.0))
+    return pd.concat(parts, ignore_index=True), noise
+
+
+def test_the_ablation_is_the_difference_of_means_with_its_interval():
+    scores, noise = ablated()
+    table, means = curves.resampled(scores, draws=500)
+    parts = curves.ablation(table, means).set_index("part")
+    assert list(parts.index) == list(adaptive.PARTS)
+
+    def mrr(rank):
+        return np.mean([1 / (rank + n) for n in noise.values()])
+
+    for place, part in enumerate(adaptive.PARTS, 1):
+        assert parts.removed[part] == pytest.approx(mrr(2) - mrr(2 + place)) and parts["removed low"][part] > 0
+        assert parts.alone[part] == pytest.approx(mrr(30 - place) - mrr(30))
+        assert parts["alone low"][part] <= parts.alone[part] <= parts["alone high"][part]
+    figure = curves.ablation_bars(parts.reset_index())
+    assert [trace.name for trace in figure.data] == ["lost when it is removed from all", "gained when it is added to none"]
+    assert list(figure.layout.yaxis.ticktext) == list(adaptive.PARTS)
+
+
+def test_what_is_recovered_is_a_share_of_the_oracles_gain(scores):
+    table, means = curves.resampled(scores)
+    at = str(Condition(rate=0.4))
+    share, low, high = curves.recovered(table, means, "M-CLIP", ["swh_Latn"], condition=at)
+    of = table[(table.condition == at) & (table.lang == "swh_Latn")].set_index("method").value
+    assert share == pytest.approx((of["M-CLIP"] - of["constant τ"]) / (of["oracle filter"] - of["constant τ"]))
+    assert low <= share <= high < 0, "worse than the floor"
+    assert curves.recovered(table, means, "oracle filter", ["swh_Latn"], condition=at) == pytest.approx((1, 1, 1))
+
+
+def test_pools_are_drawn_beside_the_whole_text(scores):
+    clean, parts = scores[scores.condition == "clean"], []
+    for condition in sweep.POOLS:
+        for method in ("mined", "oracle mining") if condition.words else ("mined",):
+            rank = clean["rank"] + 3 * condition.shared
+            parts.append(clean.assign(method=method, condition=str(condition), rank=rank))
+    whole = clean[clean.method == "M-CLIP"].assign(method="kernel ridge")
+    figure = curves.pool_curves(curves.resampled(pd.concat([*parts, whole], ignore_index=True))[0])
+    names = {trace.name for trace in figure.data if trace.showlegend}
+    assert names == {"kernel ridge", "mined", "mined, no words", "oracle mining"}
+    assert figure.layout.xaxis.ticktext == ("10 %", "50 %", "100 %")

@@ -66,12 +66,16 @@ def believed(
         for source in pairs.sources:
             of = (pairs.rows.source == source).to_numpy()
             part = pairs.select(of)
-            _, predicted = ridge.fit(
+            learned, predicted = ridge.fit(
                 right.take(part.rows.right), left.take(part.rows.left), tied(part, corpus), weight[of], [PENALTY]
             )
             texts, first = np.unique(part.rows.right.to_numpy(object), return_index=True)
+            made = wrong.select(wrong.rows.source == source)
+            others = np.setdiff1d(made.rows.right.to_numpy(object), texts)  # where noise copied the source, say
             spoken = Features(texts, predicted[first])
-            parts.append([_signals(some, corpus, left, spoken) for some in (part, wrong.select(wrong.rows.source == source))])
+            if len(others):
+                spoken = Features.concatenate([spoken, Features(others, learned(right.take(others)))])
+            parts.append([_signals(some, corpus, left, spoken) for some in (part, made)])
         order = np.concatenate([np.flatnonzero(pairs.rows.source == source) for source in pairs.sources])
         given, made = (np.concatenate(side) for side in zip(*parts, strict=True))
         judged = np.empty_like(given)

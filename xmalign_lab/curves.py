@@ -33,6 +33,10 @@ LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for 
     "kernel ridge": ("#8A5A00", "bowtie", "solid"),
     "adaptive": ("#00695C", "star-diamond", "solid"),
     "adaptive ridge": ("#2E9C8A", "star-triangle-up", "dash"),
+    "mined": ("#B8336A", "circle-cross", "solid"),
+    "mined, no words": ("#E08DB0", "circle-x", "dash"),
+    "dictionary alone": ("#C49A6C", "hourglass", "dot"),
+    "oracle mining": ("#222222", "square-cross", "dash"),
     "translate-test": ("#A3A94A", "hexagon", "dash"),
     "M2M projector": ("#7A5A3A", "triangle-down", "solid"),
     "uCLIP projector": ("#B59270", "triangle-left", "dash"),
@@ -86,6 +90,21 @@ def text_curves(table: pd.DataFrame) -> go.Figure:
     header = "over the share of parallel text that is kept"
     figure = _curves(rows.assign(x=rows.text.map(PLACES)), PLACES, "Less parallel text", header, apart=0.04)
     return figure.add_vline(x=PLACES[0.0] / 2, line={"color": QUIET, "width": 1})
+
+
+def pool_curves(table: pd.DataFrame) -> go.Figure:
+    """MRR without any parallel text, against the share of concepts that two pools of texts have in common; as `noise_curves`.
+
+    Kernel ridge on the whole, clean parallel text is drawn at every share: what is given up.
+    """
+    rows = table[table.condition.str.startswith("pools")]
+    share = rows.condition.str.extract(r"share (\d+)%")[0].astype(float) / 100
+    places = {value: float(place) for place, value in enumerate(sorted(share.unique()))}
+    unknown = rows.condition.str.endswith("no words")
+    rows = rows.assign(x=share.map(places), method=rows.method.where(~unknown, rows.method + ", no words"))
+    whole = table[(table.condition == str(CLEAN)) & (table.method == "kernel ridge")]
+    rows = pd.concat([rows, *(whole.assign(x=place) for place in places.values())])
+    return _curves(rows, places, "No parallel text", "over the share of concepts that the two pools have in common", apart=0.05)
 
 
 def _curves(rows: pd.DataFrame, ticks: Mapping, title: str, header: str, apart: float) -> go.Figure:

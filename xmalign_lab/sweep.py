@@ -303,7 +303,8 @@ def smoke_runs() -> list[Run]:
     quick = {"epochs": 20, "hidden": 64, "dim": 32, "components": 64, "batch_pairs": 100, "learning_rate": 0.01, "least_count": 1}
     fields = {"corpus": "scenes", "size": 160, "targets": ("swh_Latn", "sin_Sinh"), "part": "test", "changes": json.dumps(quick)}
     methods = ("constant τ", "M-CLIP", "translate-test", "oracle filter", "no dictionary")
-    runs = plan(methods, (CLEAN, Condition(rate=0.4), Condition(text=0.1)), (0, 1), **fields)
+    runs = list(plan(methods, (CLEAN, Condition(rate=0.4), Condition(text=0.1)), (0, 1), **fields))
+    runs += plan(adaptive.MINING, POOLS[:2], (0,), **fields)
     return [*runs, *plan(methods[:1], (Condition("translation", 0.4), Condition(text=0.0)), (0,), **fields)]
 
 

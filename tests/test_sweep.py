@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xmalign_lab import sweep
+from xmalign_lab import adaptive, sweep
 from xmalign_lab.evaluate import report
 from xmalign_lab.sweep import CLEAN, NOISE, POOLS, TEXT, Condition, Run, plan
 
@@ -154,7 +154,7 @@ def test_workers_end_with_the_process_that_began_them():
     code = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from xmalign_lab import sweep
+from xmalign_lab import adaptive, sweep
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=sweep._quiet)
     print(pool.submit(os.getpid).result(), flush=True)
@@ -227,7 +227,8 @@ def test_the_smoke_study_has_what_notebook_08_shows():
     for method in ("constant τ", "M-CLIP", "translate-test"):
         assert {str(r.condition) for r in runs if r.method == method} >= {"clean", "random noise 40%", "text 10%"}
     assert {"oracle filter", "no dictionary"} < {r.method for r in runs}
-    assert {str(r.condition) for r in runs} == {"clean", "random noise 40%", "translation noise 40%", "text 10%", "text 0%"}
+    shown = {"clean", "random noise 40%", "translation noise 40%", "text 10%", "text 0%", *map(str, POOLS[:2])}
+    assert {str(r.condition) for r in runs} == shown and set(adaptive.MINING) < {r.method for r in runs}
 
 
 def test_every_method_takes_as_many_steps_whatever_pairs_it_has(monkeypatch):

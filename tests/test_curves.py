@@ -163,7 +163,7 @@ def ablated():
 
 def test_the_ablation_is_the_difference_of_means_with_its_interval():
     scores, noise = ablated()
-    table, means = curves.resampled(scores, draws=500)
+    table, means = curves.resampled(scores, draws=2000)
     parts = curves.ablation(table, means).set_index("part")
     assert list(parts.index) == list(adaptive.PARTS)
 
@@ -174,6 +174,8 @@ def test_the_ablation_is_the_difference_of_means_with_its_interval():
         assert parts.removed[part] == pytest.approx(mrr(2) - mrr(2 + place)) and parts["removed low"][part] > 0
         assert parts.alone[part] == pytest.approx(mrr(30 - place) - mrr(30))
         assert parts["alone low"][part] <= parts.alone[part] <= parts["alone high"][part]
+    assert (parts["removed p"] >= 1 / 2001).all() and (parts["removed p"] <= 1).all()
+    assert curves.shown(parts.reset_index()) == (list(adaptive.PARTS), []), "p is corrected, and small enough for all"
     figure = curves.ablation_bars(parts.reset_index())
     assert [trace.name for trace in figure.data] == ["lost when it is removed from all", "gained when it is added to none"]
     assert list(figure.layout.yaxis.ticktext) == list(adaptive.PARTS)
@@ -187,6 +189,8 @@ def test_what_is_recovered_is_a_share_of_the_oracles_gain(scores):
     assert share == pytest.approx((of["M-CLIP"] - of["constant τ"]) / (of["oracle filter"] - of["constant τ"]))
     assert low <= share <= high < 0, "worse than the floor"
     assert curves.recovered(table, means, "oracle filter", ["swh_Latn"], condition=at) == pytest.approx((1, 1, 1))
+    nothing = curves.recovered(table, means, "M-CLIP", ["swh_Latn"], floor="oracle filter", condition=at)
+    assert np.isnan(nothing).all(), "no gain, no share of it"
 
 
 def test_pools_are_drawn_beside_the_whole_text(scores):

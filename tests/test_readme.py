@@ -123,7 +123,7 @@ def test_the_study_block_is_the_recorded_table_and_says_how_it_was_made(tmp_path
 def test_what_was_recovered_mined_and_taken_apart_is_read_from_the_record(tmp_path):
     half, random = str(sweep.POOLS[1]), str(sweep.NOISE[0])
     ranks = {("constant τ", random): 10, ("oracle filter", random): 5, ("adaptive", random): 5, ("adaptive ridge", random): 10}
-    ranks |= {("mined", half): 4, ("kernel ridge", "clean"): 2}
+    ranks |= {("mined", half): 4, ("kernel ridge", "clean"): 2, ("kernel ridge", random): 10}
     rows = [
         {"method": method, "condition": condition, "lang": lang, "query": f"q{i}", "family": f"f{i}", "rank": rank}
         for (method, condition), rank in ranks.items()
@@ -132,8 +132,8 @@ def test_what_was_recovered_mined_and_taken_apart_is_read_from_the_record(tmp_pa
     ]
     fixed = {"direction": "text→image", "gallery": "a", "size": 40, "noise": "random", "rate": 0.0, "text": 1.0}
     pd.DataFrame(rows).assign(**fixed).to_parquet(tmp_path / "scores.parquet")
-    parts = {"part": ["belief", "stages"], "removed": [0.1, -0.1], "removed low": [0.05, -0.2], "removed high": [0.2, 0.1]}
-    parts |= {"alone": [0.1, -0.1], "alone low": [-0.1, -0.2], "alone high": [0.2, -0.05]}
+    parts = {"part": ["belief", "stages"], "removed": [0.1, -0.1], "removed p": [0.01, 0.2]}
+    parts |= {"alone": [0.1, -0.1], "alone p": [0.2, 0.01]}
     pd.DataFrame(parts).to_csv(tmp_path / "ablation.csv", index=False)
     facts = {
         "mined": [{"condition": half, "lang": lang, "precision": p} for lang in ("swh_Latn", "sin_Sinh") for p in (0.8, 0.9)]
@@ -141,7 +141,7 @@ def test_what_was_recovered_mined_and_taken_apart_is_read_from_the_record(tmp_pa
     said = readme.beyond(tmp_path, facts).strip().splitlines()
     assert said[0].startswith(f"- Swahili, {random}") and "*adaptive* 100% [100%, 100%], *adaptive ridge* 0% [0%, 0%]" in said[0]
     assert "85% of the mined pairs are right; MRR is 50% [50%, 50%]" in said[2]
-    assert said[4].endswith("shown to help when removed or alone: belief; to harm: stages; of 2 parts.")
+    assert said[4].endswith("of 2 parts shown to help when removed or alone (Holm, one seed a fold): belief; to harm: stages.")
     assert readme.beyond(tmp_path / "nothing", {}) == ""
 
 

@@ -223,7 +223,7 @@ def test_the_smoke_study_says_as_much_as_make_study(tmp_path, monkeypatch):
 
 def test_the_smoke_study_has_what_notebook_08_shows():
     runs = sweep.smoke_runs()
-    assert {run.part for run in runs} == {"test"} and {run.corpus for run in runs} == {"scenes"} and len(runs) <= 30
+    assert {run.part for run in runs} == {"test"} and {run.corpus for run in runs} == {"scenes"} and len(runs) <= 34
     for method in ("constant τ", "M-CLIP", "translate-test"):
         assert {str(r.condition) for r in runs if r.method == method} >= {"clean", "random noise 40%", "text 10%"}
     assert {"oracle filter", "no dictionary"} < {r.method for r in runs}

@@ -226,7 +226,8 @@ def dynamic(recipe: Recipe, parts: Collection[str]) -> Recipe:
 
     "temperature": from 1.5 τ to 0.75 τ along a cosine, times MACL's factor. "negatives": hard negatives and ambiguous
     positives weighted. "regulariser": the structure term, strong while alignment is poor. "adversary": the language
-    discriminator. "stages": all of this only from half of the run on, after a soft start; pairs of low belief go at the end.
+    discriminator. "stages": all of this only from half of the run on, after a soft start; with "threshold", pairs of low
+    belief go at the end.
     """
     tau = recipe.temperature(0.0, {}, {})[0]
     terms = dict(recipe.terms)
@@ -242,7 +243,7 @@ def dynamic(recipe: Recipe, parts: Collection[str]) -> Recipe:
         plain = {"temperature": recipe.temperature, "terms": recipe.terms, "hardness": 0.0, "ambiguity": 0.0}
         start = plain | {"temperature": schedules.Constant(2 * tau)}
         stages = Stage("initialise", 0.15, start), Stage("contrastive", 0.5, plain), Stage("adaptive", 0.85)
-        fields["stages"] = (*stages, Stage("refine", 1.0, {"threshold": 0.5}))
+        fields["stages"] = (*stages, Stage("refine", 1.0, {"threshold": 0.5} if "threshold" in parts else {}))
     return replace(recipe, **fields)
 
 

@@ -327,14 +327,17 @@ def _only(corpus: Corpus, texts: np.ndarray) -> Corpus:
 def tuned(method: str, rate: float) -> dict:
     """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe.
 
-    The oracle filter leaves no noise and the adaptive method little, so they are trained as constant τ is without any.
+    The oracle filter leaves no noise and a belief little, so these are trained as constant τ is without any; the other rows of
+    the ablation as constant τ is at their noise.
     """
-    filtered = method in ("oracle filter", "adaptive") or method.startswith(("all ", "no parts", "only ", "without "))
-    method, rate = ("constant τ", 0.0) if filtered else (method, rate)
+    filtered = method in FILTERED or method.startswith("without ")
+    method = "constant τ" if filtered or method.startswith(("no parts", "only ")) else method
+    rate = 0.0 if filtered else rate
     chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
 
 
+FILTERED = ("oracle filter", "adaptive", "all parts", "only belief", "only threshold")
 TUNED = Path(__file__).with_name("tuned.json")
 DISTIL = {"terms": {"distance": 1.0}}
 METHODS: dict[str, tuple[Callable[[Task, Recipe], pd.DataFrame], Recipe]] = {

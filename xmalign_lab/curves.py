@@ -16,7 +16,7 @@ from plotly.subplots import make_subplots
 from xmalign_lab.adaptive import ABLATION, PARTS
 from xmalign_lab.baselines import chance
 from xmalign_lab.evaluate.retrieval import per_query
-from xmalign_lab.evaluate.significance import bootstrap_means
+from xmalign_lab.evaluate.significance import bootstrap_means, holm, p_value
 from xmalign_lab.style import QUIET, dress, language_name
 from xmalign_lab.sweep import CLEAN, NOISE, TARGETS, WITHOUT_PARALLEL
 
@@ -161,34 +161,48 @@ def intervals(table: pd.DataFrame, condition: str) -> go.Figure:
     return figure.update_layout(margin_t=112)
 
 
-def contrast(table: pd.DataFrame, means: np.ndarray, a: str, b: str, condition: str, langs=TARGETS) -> tuple[float, float, float]:
-    """MRR of method `a` less that of `b` at one condition, mean over `langs`: the difference and its 95 % interval."""
+def contrast(table: pd.DataFrame, means: np.ndarray, a: str, b: str, condition: str, langs=TARGETS) -> tuple[float, ...]:
+    """MRR of method `a` less that of `b` at one condition, mean over `langs`: difference, 95 % interval, p of the bootstrap."""
     at = [np.flatnonzero((table.method == m) & (table.condition == condition) & table.lang.isin(langs)) for m in (a, b)]
-    low, high = np.quantile(means[:, at[0]].mean(1) - means[:, at[1]].mean(1), [0.025, 0.975])
-    return float(table.value[at[0]].mean() - table.value[at[1]].mean()), float(low), float(high)
+    value = float(table.value[at[0]].mean() - table.value[at[1]].mean())
+    drawn = means[:, at[0]].mean(1) - means[:, at[1]].mean(1)
+    return value, *map(float, np.quantile(drawn, [0.025, 0.975])), p_value(drawn - value, value)
 
 
 def recovered(table: pd.DataFrame, means: np.ndarray, method: str, langs, floor="constant τ", condition: str = str(NOISE[0])):
-    """(method - floor) / (oracle filter - floor) in MRR, mean over `langs`: the share and its 95 % interval."""
-    at = {m: np.flatnonzero((table.method == m) & (table.condition == condition) & table.lang.isin(langs))
-          for m in (method, floor, "oracle filter")}  # fmt: skip
-    every = np.vstack([table.value, means])
-    of = {m: every[:, rows].mean(1) for m, rows in at.items()}
-    share = (of[method] - of[floor]) / (of["oracle filter"] - of[floor])
+    """(method - floor) / (oracle filter - floor) in MRR, mean over `langs`: the share and its 95 % interval.
+
+    NaN where the oracle filter is not shown to gain anything: a share of nothing has no size.
+    """
+    named, every = (method, floor, "oracle filter"), np.vstack([table.value, means])
+    at = [(table.method == m) & (table.condition == condition) & table.lang.isin(langs) for m in named]
+    mine, low, high = (every[:, rows.to_numpy()].mean(1) for rows in at)
+    if np.quantile((high - low)[1:], 0.025) <= 0:
+        return (np.nan,) * 3
+    share = (mine - low) / (high - low)
     return float(share[0]), *map(float, np.quantile(share[1:], [0.025, 0.975]))
 
 
 def ablation(table: pd.DataFrame, means: np.ndarray, condition: str = str(NOISE[0])) -> pd.DataFrame:
     """Per part of `adaptive.PARTS` what MRR loses when it is removed from all, and gains when it is added to none.
 
-    Columns part, and `removed`, `alone`, each with its low and high: a difference of means over languages, families resampled.
+    Columns part, and `removed`, `alone`, each with its low, high and p, Holm over all: a difference of means over languages,
+    families resampled; one seed a fold.
     """
-    rows = []
-    for part in PARTS:
-        lost = contrast(table, means, "all parts", f"without {part}", condition)
-        won = contrast(table, means, f"only {part}", "no parts", condition)
-        rows.append((part, *lost, *won))
-    return pd.DataFrame(rows, columns=["part", "removed", "removed low", "removed high", "alone", "alone low", "alone high"])
+    pairs = {"removed": ("all parts", "without {}"), "alone": ("only {}", "no parts")}
+    rows = [[contrast(table, means, *(m.format(part) for m in of), condition) for of in pairs.values()] for part in PARTS]
+    columns = [f"{name}{of}" for name in pairs for of in ("", " low", " high", " p")]
+    found = pd.DataFrame(np.reshape(rows, (len(PARTS), -1)), columns=columns)
+    p = ["removed p", "alone p"]
+    found[p] = holm(found[p].to_numpy().ravel()).reshape(-1, 2)
+    return found.assign(part=PARTS)[["part", *columns]]
+
+
+def shown(parts: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The parts of `ablation` that help and those that harm, removed or alone, at p < .05 after Holm."""
+    sure = {name: parts[f"{name} p"] < 0.05 for name in ("removed", "alone")}
+    helps, harms = (np.logical_or.reduce([sure[name] & (sign * parts[name] > 0) for name in sure]) for sign in (1, -1))
+    return list(parts.part[helps]), list(parts.part[harms])
 
 
 def ablation_bars(parts: pd.DataFrame) -> go.Figure:

@@ -85,7 +85,7 @@ def test_a_learned_word_needs_a_second_witness():
     assert table[1, 1] == pytest.approx(2 * 1 / (2 + 2 - 1)) and table[2, 2] == 0
 
 
-def test_words_spelled_alike_start_it_without_a_dictionary_and_names_alike_help():
+def test_words_spelled_alike_start_it_without_a_dictionary():
     corpus, _ = world(120)
     with pytest.raises(CorpusError, match="no known word, and none is spelled alike in 'eng_Latn' and 'swh_Latn'"):
         next(matched(corpus, "eng_Latn", "swh_Latn"))
@@ -93,13 +93,30 @@ def test_words_spelled_alike_start_it_without_a_dictionary_and_names_alike_help(
     numbered = Corpus(rows, "numbered")
     *_, found = matched(numbered, "eng_Latn", "swh_Latn")
     assert right(found, numbered).all() and len(found) > 200
-    few = rows.text.where(rows.group.isin(["g0"]), corpus.rows.text)
-    spelled = Corpus(
-        rows.assign(text=[f"{t} {g * 3}" if k == "name" else t for t, g, k in zip(few, rows.group, rows.kind, strict=True)])
-    )
+
+
+def test_names_spelled_nearly_alike_are_found_by_their_letters_alone():
+    corpus, _ = world(120)
+    rng = np.random.default_rng(3)
+    names = {f"g{i}": "".join(rng.choice(list("bcdfghklmnprstvz"), 9)) for i in range(120)}
+    ending = {"eng_Latn": "ia", "swh_Latn": "ya"}
+    rows = corpus.rows[corpus.rows.kind == "name"]
+    spelled = Corpus(rows.assign(text=[names[g] + ending[lang] for g, lang in zip(rows.group, rows.lang, strict=True)]))
     letters = ClassicText().encode(spelled, progress=False)
-    without, with_names = (next(matched(spelled, "eng_Latn", "swh_Latn", letters=table)) for table in (None, letters))
-    assert right(with_names, spelled).sum() >= right(without, spelled).sum()
+    start = [tuple(spelled.where_rows(lang=lang, group="g0").rows.text.iloc[0] for lang in ("swh_Latn", "eng_Latn"))]
+    found = next(matched(spelled, "eng_Latn", "swh_Latn", start, letters))
+    assert right(found, spelled).all() and len(found) == 120
+    alone = next(matched(spelled, "eng_Latn", "swh_Latn", start))
+    assert len(alone) <= 1, "words that differ in an ending are not spelled alike"
+
+
+def test_a_round_is_needed_and_a_lonely_group_is_ahead_of_nothing():
+    corpus, known = world(20)
+    with pytest.raises(ValueError, match="rounds must be 1 or more, not 0"):
+        next(matched(corpus, "eng_Latn", "swh_Latn", known, rounds=0))
+    one = corpus.select(corpus.rows.group == "g0")
+    assert not len(next(matched(one, "eng_Latn", "swh_Latn", known)))
+    assert (next(matched(one, "eng_Latn", "swh_Latn", known, margin=0.0)).rows.score == 0).all()
 
 
 def test_a_larger_margin_keeps_fewer_and_surer_pairs():

@@ -107,6 +107,7 @@ def test_mining_is_recorded_with_its_counts_and_the_ablation_runs():
     facts = sweep.facts(runs, found, 1.0)["mined"]
     assert [row["lang"] for row in facts] == list(SCENES["targets"]) and facts[0]["condition"] == "pools share 100%, 30 words"
     assert all(row["count"] > 0 and row["precision"] > 0.5 for row in facts)
+    json.loads(json.dumps(facts, allow_nan=False))  # other readers of facts.json know no NaN
     scores = sweep.collect(runs, found)
     assert set(scores.method) == {run.method for run in runs} and "all parts" not in sweep.cells(scores, NOISE[0])
 

@@ -7,7 +7,7 @@
     schedules    a number as a function of training progress and of the batch
     corpora      scenes (procedural), emoji (CLDR × images), tables (your own), parallel, labelled, lexicons
     encoders     classic (no weights), static (word vectors), tiny (from scratch); Features and their cache
-    pairs        confidence, thresholds, mining, augmenting, noise: all Pairs → Pairs
+    pairs        confidence, thresholds, mining (dictionary: through words), augmenting, noise: all Pairs → Pairs
     losses       functions of a similarity matrix, a mask of positives and a temperature; regularisers; an adversary
     ridge        a map in closed form, and what it says of a family that it was not shown
     model        heads and the Aligner

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from xmalign_lab import ridge, schedules, similarity
-from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge, teacher
+from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge, need_parallel, teacher
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.classic import ClassicText
 from xmalign_lab.encoders.features import Features
@@ -94,8 +94,7 @@ def judged(task: Task) -> Task:
 
     A teacher's vectors serve no better and cost a training run: on emoji with 40 % noise the right pairs are told less well.
     """
-    if not len(task.parallel):
-        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: nothing to believe")
+    need_parallel(task, "nothing to believe")
     ids = np.unique(task.parallel.rows.left.to_numpy(object))
     texts = task.features["text"].take(ids)
     space = Features(ids, similarity.unit(leading(texts, texts, min(WIDTH, len(ids) - 1))[0]))
@@ -129,7 +128,8 @@ def mined(task: Task, recipe: Recipe) -> pd.DataFrame:
             *_, found = matched(task.training, task.pivot, target, known, task.features["text"])
         except CorpusError as nothing:
             raise NotApplicable(f"no parallel text in {target}, and {nothing}") from nothing
-        report[target] = round_report(found, group=group, pools=pools)
+        told = round_report(found, group=group, pools=pools)
+        report[target] = {name: value for name, value in told.items() if value == value}  # JSON has no NaN
         parts.append(found.rows)
     scores = _taught(task, recipe, Pairs(pd.concat(parts)))
     scores.attrs["mined"] = report
@@ -182,8 +182,6 @@ PARTS = (
 
 def built(task: Task, recipe: Recipe, parts: Collection[str]) -> pd.DataFrame:
     """Contrastive training with some of the framework's `PARTS`, and none of the others: for the ablation."""
-    if not len(task.parallel):
-        raise NotApplicable(f"no parallel text in {', '.join(task.targets)}")
     return contrastive(arranged(task, recipe, parts), dynamic(recipe, parts))
 
 
@@ -251,6 +249,8 @@ METHODS = {
     "adaptive": (adaptive, clip(name="adaptive")),
     "adaptive ridge": (adaptive_ridge, clip(name="adaptive ridge")),
 }
+# What trains as another method was tuned, and at which noise (None: at its own): a filter or a belief leaves little of it.
+TUNED_AS = {"adaptive": ("constant τ", 0.0)}
 MINING = {
     "mined": (mined, clip(name="mined")),
     "dictionary alone": (dictionary_alone, clip(name="dictionary alone")),
@@ -264,4 +264,8 @@ ABLATION = {
         **{f"without {part}": tuple(other for other in PARTS if other != part) for part in PARTS},
         **{f"only {part}": (part,) for part in PARTS},
     }.items()
+}
+TUNED_AS |= {
+    name: ("constant τ", 0.0 if {"belief", "threshold"} & set(method.keywords["parts"]) else None)
+    for name, (method, _) in ABLATION.items()
 }

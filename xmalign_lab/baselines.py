@@ -33,7 +33,8 @@ class NotApplicable(ValueError):
     """A method that has nothing to train on here. The message says what is missing."""
 
 
-def _need_parallel(task: Task, why: str) -> None:
+def need_parallel(task: Task, why: str) -> None:
+    """Raise `NotApplicable`, ending in `why`, for a task without parallel text."""
     if not len(task.parallel):
         raise NotApplicable(f"no parallel text in {', '.join(task.targets)}: {why}")
 
@@ -66,7 +67,7 @@ def siglip(**changes) -> Recipe:
 
 def contrastive(task: Task, recipe: Recipe) -> pd.DataFrame:
     """Train on all pairs of the task with the recipe's terms."""
-    _need_parallel(task, "what is left is the row 'no dictionary'")
+    need_parallel(task, "what is left is the row 'no dictionary'")
     aligner, _ = fit(_seeded(recipe, task), task.features, task.pairs, progress=False)
     return score(aligner, task.asked, task.features)
 
@@ -148,7 +149,7 @@ def translate_test(task: Task, recipe: Recipe) -> pd.DataFrame:
     The dictionary is built from the task's parallel pairs alone: for each target word the pivot word with the largest Dice
     coefficient over the pairs that hold them (Dice 1945). A word it lacks stays as it is.
     """
-    _need_parallel(task, "no dictionary")
+    need_parallel(task, "no dictionary")
     asked, translated = task.asked, {}
     text_of = task.corpus.lookup("text")
     for target in task.targets:
@@ -193,7 +194,7 @@ def procrustes_words(task: Task, recipe: Recipe, rounds: int = 5) -> pd.DataFram
 
 
 def _rotated(task: Task, recipe: Recipe, space: Callable[[Task, str, int], Features], rounds: int) -> pd.DataFrame:
-    _need_parallel(task, "no seed dictionary")
+    need_parallel(task, "no seed dictionary")
     spaces = {lang: space(task, lang, recipe.components) for lang in (task.pivot, *task.targets)}
     width = min(features.width for features in spaces.values())
     spaces = {lang: Features(f.ids, similarity.unit(f.vectors[:, :width])) for lang, f in spaces.items()}
@@ -253,7 +254,7 @@ def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
 
     A pair counts with its weight.
     """
-    _need_parallel(task, "nothing to regress on")
+    need_parallel(task, "nothing to regress on")
     master, family = teacher(task, recipe), task.corpus.lookup("family")
     pictures, own = (asked.ids for asked in (task.asked.where_rows(modality="image"), _texts(task.asked, task.pivot)))
     mapped = [Features(own, master.encode_text(_rows(task, "text", own)))]
@@ -325,19 +326,12 @@ def _only(corpus: Corpus, texts: np.ndarray) -> Corpus:
 
 
 def tuned(method: str, rate: float) -> dict:
-    """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe.
-
-    The oracle filter leaves no noise and a belief little, so these are trained as constant τ is without any; the other rows of
-    the ablation as constant τ is at their noise.
-    """
-    filtered = method in FILTERED or method.startswith("without ")
-    method = "constant τ" if filtered or method.startswith(("no parts", "only ")) else method
-    rate = 0.0 if filtered else rate
+    """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe."""
     chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
 
 
-FILTERED = ("oracle filter", "adaptive", "all parts", "only belief", "only threshold")
+TUNED_AS = {"oracle filter": ("constant τ", 0.0)}  # it leaves no noise, and trains as constant τ does without any
 TUNED = Path(__file__).with_name("tuned.json")
 DISTIL = {"terms": {"distance": 1.0}}
 METHODS: dict[str, tuple[Callable[[Task, Recipe], pd.DataFrame], Recipe]] = {

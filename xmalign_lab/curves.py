@@ -18,7 +18,7 @@ from xmalign_lab.baselines import chance
 from xmalign_lab.evaluate.retrieval import per_query
 from xmalign_lab.evaluate.significance import bootstrap_means, holm, p_value
 from xmalign_lab.style import QUIET, dress, language_name
-from xmalign_lab.sweep import CLEAN, NOISE, TARGETS, WITHOUT_PARALLEL
+from xmalign_lab.sweep import CLEAN, NOISE, POOLS, TARGETS, WITHOUT_PARALLEL
 
 CELL = ["method", "condition", "noise", "rate", "text", "lang"]
 LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for each of its members
@@ -97,11 +97,11 @@ def pool_curves(table: pd.DataFrame) -> go.Figure:
 
     Kernel ridge on the whole, clean parallel text is drawn at every share: what is given up.
     """
-    rows = table[table.condition.str.startswith("pools")]
-    share = rows.condition.str.extract(r"share (\d+)%")[0].astype(float) / 100
+    pools = {str(condition): condition for condition in POOLS}
+    rows = table[table.condition.isin(pools)]
+    share, words = (rows.condition.map({name: getattr(of, what) for name, of in pools.items()}) for what in ("shared", "words"))
     places = {value: float(place) for place, value in enumerate(sorted(share.unique()))}
-    unknown = rows.condition.str.endswith("no words")
-    rows = rows.assign(x=share.map(places), method=rows.method.where(~unknown, rows.method + ", no words"))
+    rows = rows.assign(x=share.map(places), method=rows.method.where(words > 0, rows.method + ", no words"))
     whole = table[(table.condition == str(CLEAN)) & (table.method == "kernel ridge")]
     rows = pd.concat([rows, *(whole.assign(x=place) for place in places.values())])
     return _curves(rows, places, "No parallel text", "over the share of concepts that the two pools have in common", apart=0.05)

@@ -175,8 +175,10 @@ def _corrupted_queries(corpus: Corpus, features, run: Run) -> Corpus:
 
 def recipe_of(run: Run) -> Recipe:
     """The method's recipe in the study's size, with what tuning chose at the nearest noise, and the run's own changes."""
-    recipe = METHODS[run.method][1]
-    return replace(recipe, **changed(SIZE | baselines.tuned(run.method, run.condition.rate) | json.loads(run.changes)))
+    recipe, rate = METHODS[run.method][1], run.condition.rate
+    method, instead = (baselines.TUNED_AS | adaptive.TUNED_AS).get(run.method, (run.method, None))
+    tuned = baselines.tuned(method, rate if instead is None else instead)
+    return replace(recipe, **changed(SIZE | tuned | json.loads(run.changes)))
 
 
 def changed(fields: dict) -> dict:

@@ -75,9 +75,12 @@ def matched(
     STEP 2: of the best matches, more in each round, the words that occur together, their own match not counted, by Dice;
     both each other's best. Then again. A round yields what is ahead by at least `margin`: a pair can go as it came.
 
-    Pairs have source "a-b" and tie texts of one kind. `CorpusError` if a language has no text, or nothing at all is known.
-    Needs a few dense matrices of groups × groups and of words × words.
+    Pairs have source "a-b" and tie texts of one kind. A group with no other to be ahead of is ahead by 0. `ValueError` for no
+    round, `CorpusError` if a language has no text, or nothing at all is known. Needs a few dense matrices of groups × groups
+    and of words × words.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds must be 1 or more, not {rounds}")
     (groups_a, words_a, x), (groups_b, words_b, y) = of_groups(corpus, a), of_groups(corpus, b)
     at_a, at_b = ({word: i for i, word in enumerate(names)} for names in (words_a, words_b))
     start = {at_b[v]: at_a[w] for v, w in ((word, word) for word in words_b if word in at_a)}
@@ -96,8 +99,9 @@ def matched(
         best = np.argsort(-ahead, kind="stable")
         good = best[ahead[best] >= margin]
         yield _pairs(corpus, a, b, groups_a[column[good]], groups_b[row[good]], ahead[good])
-        best = best[: round(len(groups_b) * (0.1 + 0.4 * number / max(1, rounds - 1)))]
-        table = fixed + _learned(y[row[best]], x[column[best]], np.asarray(list(start)))
+        if number < rounds - 1:
+            best = best[: round(len(groups_b) * (0.1 + 0.4 * number / (rounds - 1)))]
+            table = fixed + _learned(y[row[best]], x[column[best]], np.asarray(list(start)))
 
 
 def _evidence(x: sp.csr_matrix, y: sp.csr_matrix, table: sp.csr_matrix) -> Float[np.ndarray, "m n"]:
@@ -119,7 +123,8 @@ def _mutual(evidence: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray, 
     column = column[row]
     others = adjusted.copy()
     others[row, column] = -np.inf
-    return row, column, adjusted[row, column] - np.maximum(others.max(1)[row], others.max(0)[column])
+    next_best = np.maximum(others.max(1)[row], others.max(0)[column])
+    return row, column, np.where(np.isfinite(next_best), adjusted[row, column] - next_best, 0)
 
 
 def _names(corpus: Corpus, lang: str, groups: np.ndarray, letters: Features) -> sp.csr_matrix:

@@ -64,11 +64,12 @@ def floors_of(folder: Path) -> pd.DataFrame | None:
     return pd.concat(tables) if tables else None
 
 
-def openings(folder: Path) -> str:
+def openings(log: Path = ROOT / "docs" / "openings.jsonl") -> str:
     """How often the study's test scores were opened, and when, as its log has it."""
-    log = folder / "openings.jsonl"
     days = [json.loads(line)["time"][:10] for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    return f" Its test scores were opened, as logged: {len(days)} ×, {days[0]} to {days[-1]}." if days else ""
+    return (
+        f" Its test scores were opened, [as logged](docs/openings.jsonl): {len(days)} ×, {days[0]} to {days[-1]}." if days else ""
+    )
 
 
 def hypotheses(facts: dict) -> str:
@@ -127,7 +128,7 @@ def study(folder: Path) -> str:
         f"{table.strip()}{hypotheses(facts)}{beyond(folder, facts)}\n\n"
         f"Five folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} runs of "
         f"{facts['seconds per run']:.0f} s on average on one core of {where}. "
-        f"Printed by `make study FINAL=1`.{openings(folder)}"
+        f"Printed by `make study FINAL=1`.{openings()}"
     )
 
 

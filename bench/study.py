@@ -2,9 +2,10 @@
 
     python bench/study.py [--final] [--smoke] [--methods NAME …] [--conditions CONDITION …]
 
-Development sees validation families only. `--final` (make study FINAL=1) opens the test scores, logs that it did in
-openings.jsonl, and makes the two registered tests (docs/hypotheses.md). build/study/ then holds every per-query score, the
-tables in four forms, and facts.json; notebook 08 reads them, `make readme` puts the table and the log's dates on the page.
+Development sees validation families only, and writes to build/study-validation/. `--final` (make study FINAL=1) opens the
+test scores, logs that it did in docs/openings.jsonl, and makes the two registered tests (docs/hypotheses.md). build/study/ then
+holds every per-query score, the tables in four forms, and facts.json; notebook 08 reads them, `make readme` puts the table and
+the log's dates on the page.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from xmalign_lab import adaptive, curves, profile, sweep
 from xmalign_lab.corpora import emoji
@@ -66,6 +68,15 @@ def registered(scores, chosen: dict[str, str]) -> list[dict]:
     return [row | {"p, Holm": float(p)} for row, p in zip(rows, significance.holm([row["p"] for row in rows]), strict=True)]
 
 
+def commit_of(root: Path) -> str:
+    """The commit of the checkout `root`, with "-dirty" if the library or this folder differ from it; "" outside of git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "xmalign_lab", "bench"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--final", action="store_true", help="open the test scores; every opening is logged")
@@ -79,23 +90,24 @@ def main() -> int:
     if not options.smoke and (problem := emoji.missing()):
         print(problem)
         return 1
-    folder = profile.repository() / "build" / ("study-smoke" if options.smoke else "study")
+    root = profile.repository()
+    folder = root / "build" / ("study-smoke" if options.smoke else "study" if options.final else "study-validation")
     folder.mkdir(parents=True, exist_ok=True)
     conditions = [c for c in sweep.CONDITIONS if str(c) in options.conditions]
     whole = sweep.plan(options.methods, conditions, part="test" if options.final else "validation")
     runs = sweep.smoke_runs() if options.smoke else list(whole)
     print(f"{len(runs)} runs, those recorded are skipped; stop with Ctrl-C, start again to go on", flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=profile.repository())
+    commit = commit_of(root)
     if options.final:
-        opened = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": commit.stdout.strip()}
+        opened = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "commit": commit}
         opened |= {"methods": options.methods, "conditions": options.conditions}
-        with open(folder / "openings.jsonl", "a", encoding="utf-8") as log:
+        with open((folder if options.smoke else root / "docs") / "openings.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(opened, ensure_ascii=False) + "\n")
     start = time.monotonic()
     found = sweep.make_all(runs)
     scores = sweep.collect(runs, found)
     scores.to_parquet(folder / "scores.parquet")
-    facts = sweep.facts(runs, found, (time.monotonic() - start) / 60, commit.stdout.strip())
+    facts = sweep.facts(runs, found, (time.monotonic() - start) / 60, commit)
     if chosen := chosen_on_validation(options.methods) if options.final and not options.smoke else {}:
         every = set(sweep.METHODS) <= set(options.methods)  # the best of a few is another baseline
         facts |= {"best on validation": chosen, "registered": registered(scores, chosen) if every else []}

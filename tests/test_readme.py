@@ -84,10 +84,13 @@ def test_the_floors_are_read_from_the_record_of_test_families(tmp_path):
 
 
 def test_openings_are_counted_with_their_days(tmp_path):
-    assert readme.openings(tmp_path) == ""
+    log = tmp_path / "openings.jsonl"
+    assert readme.openings(log) == ""
     days = ["2026-11-21 10:00:00", "2026-11-21 12:00:00", "2026-11-23 09:00:00"]
-    (tmp_path / "openings.jsonl").write_text("".join(json.dumps({"time": day}) + "\n" for day in days))
-    assert readme.openings(tmp_path) == " Its test scores were opened, as logged: 3 ×, 2026-11-21 to 2026-11-23."
+    log.write_text("".join(json.dumps({"time": day}) + "\n" for day in days))
+    assert (
+        readme.openings(log) == " Its test scores were opened, [as logged](docs/openings.jsonl): 3 ×, 2026-11-21 to 2026-11-23."
+    )
 
 
 def test_the_study_block_is_the_recorded_table_and_says_how_it_was_made(tmp_path):

@@ -35,7 +35,7 @@ def test_runs_once_and_reads_back(tmp_path):
 def test_recipe_data_and_source_make_the_key(tmp_path, monkeypatch):
     keys = {records.get_or_run(Plain(), writes, ["a"], tmp_path).key, records.get_or_run(Plain(), writes, ["b"], tmp_path).key}
     keys.add(records.get_or_run(Plain("other"), writes, ["a"], tmp_path).key)
-    monkeypatch.setattr(records, "source_hash", lambda: "changed code")
+    monkeypatch.setattr(records, "source_hash", lambda module: "changed code")
     keys.add(records.get_or_run(Plain(), writes, ["a"], tmp_path).key)
     assert len(keys) == 4
 
@@ -77,3 +77,24 @@ def test_frame_hash_sees_values_and_order():
     assert records.frame_hash(frame) == records.frame_hash(frame.copy())
     assert records.frame_hash(frame) != records.frame_hash(frame.iloc[::-1])
     assert records.frame_hash(frame) != records.frame_hash(frame.assign(weight=[1.0, 0.6]))
+
+
+def test_a_record_forgets_only_what_its_module_can_reach():
+    names = {path.relative_to(path.parents[1] if path.parent.name == "xmalign_lab" else path.parents[2]).as_posix()
+             for path in records.reached("xmalign_lab.baselines")}  # fmt: skip
+    assert {"xmalign_lab/baselines.py", "xmalign_lab/train.py", "xmalign_lab/losses/contrastive.py"} <= names
+    assert {"xmalign_lab/adaptive.py", "xmalign_lab/sweep.py", "xmalign_lab/plots.py"}.isdisjoint(names)
+
+
+def test_what_is_imported_inside_a_function_or_over_others_is_reached(tmp_path):
+    package = tmp_path / "some"
+    (package / "deep").mkdir(parents=True)
+    sources = {
+        "a.py": "def f():\n    from some.deep import c\n",
+        "deep/__init__.py": "",
+        "deep/c.py": "import some.d\nimport json\n",
+    }
+    for name, source in (sources | {"d.py": "", "other.py": "import some.a\n"}).items():
+        (package / name).write_text(source)
+    found = {path.relative_to(package).as_posix() for path in records.reached("some.a", package)}
+    assert found == {"a.py", "deep/__init__.py", "deep/c.py", "d.py"}

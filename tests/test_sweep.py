@@ -124,7 +124,13 @@ def test_less_text_is_nested_and_leaves_the_pictures():
 def test_a_run_is_recorded_once_and_says_when_it_does_not_apply(monkeypatch):
     run = Run("constant τ", CLEAN, 0, changes=QUICK, **SCENES)
     first = sweep.make(run)
-    monkeypatch.setitem(sweep.METHODS, "constant τ", (None, sweep.METHODS["constant τ"][1]))  # would fail if it ran again
+    method, recipe = sweep.METHODS["constant τ"]
+
+    def not_again(task, recipe):
+        raise AssertionError("it ran again")
+
+    not_again.__module__ = method.__module__
+    monkeypatch.setitem(sweep.METHODS, "constant τ", (not_again, recipe))
     assert sweep.make(run).key == first.key and len(first.scores)
     empty = sweep.make(replace(run, method="M-CLIP", condition=Condition(text=0.0)))
     assert not len(empty.scores) and "no parallel text" in (empty.folder / "not_applicable.txt").read_text()

@@ -90,7 +90,7 @@ def teacher(task: Task, recipe: Recipe) -> Aligner:
         fit(recipe, task.features, task.pictured, progress=False)[0].save(folder)
 
     inputs = ["teacher", *(task.features[m].key for m in sorted(task.features)), records.frame_hash(task.pictured.rows)]
-    return Aligner.load(records.get_or_run(recipe, run, inputs, profile.runs_root() / "teachers").folder)
+    return Aligner.load(records.get_or_run(recipe, run, inputs, profile.runs_root() / "teachers", __name__).folder)
 
 
 def no_dictionary(task: Task, recipe: Recipe) -> pd.DataFrame:

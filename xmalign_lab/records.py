@@ -1,11 +1,13 @@
 """Records: one folder per run, the only source of any number shown anywhere.
 
 `runs/<key>/` holds recipe.json, env.json, steps.parquet, scores.parquet, edits.jsonl, state.*, aligner.* and DONE. The key
-hashes the recipe, the data and the library's own source, so that changed code never finds stale results.
+hashes the recipe, the data and the library's own source as far as the run can reach it, so that changed code never finds
+stale results, and a new method leaves the records of the others alone.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -66,8 +68,12 @@ class Record:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def get_or_run(recipe, run: Callable[[Path], None], inputs: Iterable[str] = (), root: Path | None = None) -> Record:
+def get_or_run(
+    recipe, run: Callable[[Path], None], inputs: Iterable[str] = (), root: Path | None = None, module: str = ""
+) -> Record:
     """The record of `recipe` on `inputs` (content hashes of features and pairs), made by `run(folder)` if there is none.
+
+    `module` names the one whose source, with all that it imports, decides what `run` does; without it all of the library does.
 
     `recipe` needs `to_json()`. `run` fills the folder, and finds there what an interrupted run left. DONE is written
     last: a folder without it is never believed. A lock lets two processes ask for one run; the second waits.
@@ -75,7 +81,7 @@ def get_or_run(recipe, run: Callable[[Path], None], inputs: Iterable[str] = (), 
     root = Path(root or profile.runs_root())
     root.mkdir(parents=True, exist_ok=True)
     inputs = list(inputs)
-    key = _digest([recipe.to_json(), *inputs, source_hash()])[:16]
+    key = _digest([recipe.to_json(), *inputs, source_hash(module)])[:16]
     folder = root / key
     if (folder / "DONE").exists():
         return Record(folder)
@@ -111,12 +117,34 @@ def environment() -> dict:
 
 
 @cache
-def source_hash() -> str:
-    """Hash of the library's source that can change a result; files that only show results are left out."""
+def source_hash(module: str = "") -> str:
+    """Hash of the source that can change a result: what `module` reaches, or all of the library but what only shows results."""
     here = Path(__file__).parent
-    files = sorted(p for kind in ("*.py", "*.csv") for p in here.rglob(kind))
-    files = [p for p in files if not {p.relative_to(here).parts[0], p.relative_to(here).as_posix()} & set(SHOWN_ONLY)]
-    return _digest([f"{p.relative_to(here).as_posix()} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in files])
+    if module:
+        files = reached(module) | set(here.rglob("*.csv"))
+    else:
+        files = {path for kind in ("*.py", "*.csv") for path in here.rglob(kind)}
+        files = {p for p in files if not {p.relative_to(here).parts[0], p.relative_to(here).as_posix()} & set(SHOWN_ONLY)}
+    files = {path.relative_to(here).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return _digest(f"{name} {digest}" for name, digest in sorted(files.items()))
+
+
+def reached(module: str, here: Path = Path(__file__).parent) -> set[Path]:
+    """The files of the package `here` that `module`, a dotted name, imports anywhere, over others too, and its own."""
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        path = here.parent.joinpath(*waiting.pop().split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if path in found or here not in path.parents or not path.exists():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
 
 
 def frame_hash(frame: pd.DataFrame) -> str:

@@ -93,7 +93,8 @@ def run_fold(
         (folder / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits))
 
     inputs = [f"fold {fold}", *(features[m].key for m in sorted(features)), records.frame_hash(pairs.rows)]
-    return records.get_or_run(recipe, run, [*inputs, records.frame_hash(test.rows[["id", "group", "family"]])], root)
+    inputs.append(records.frame_hash(test.rows[["id", "group", "family"]]))
+    return records.get_or_run(recipe, run, inputs, root, __name__)
 
 
 def run_folds(

@@ -1,8 +1,8 @@
 """The study: methods × noise × amounts of parallel text × folds, resumable and in parallel over the cores.
 
 Not the full cross: a noise sweep at full text and a text sweep at clean names, all target languages sharing a run. What is
-recorded is skipped, so an interrupted study goes on; a change of the library's source makes all anew. Every method that
-trains takes the same number of steps, whatever pairs it has.
+recorded is skipped, so an interrupted study goes on; a change of source that a method reaches makes its runs anew. Every
+method that trains takes the same number of steps, whatever pairs it has.
 """
 
 from __future__ import annotations
@@ -214,7 +214,9 @@ def make(run: Run, root: Path | None = None) -> records.Record:
 
     inputs = [run.method, str(run.condition), f"fold {run.fold}", run.part, *(features[m].key for m in sorted(features))]
     inputs += [records.frame_hash(task.pairs.rows), records.frame_hash(task.asked.rows[["id", "group", "family"]])]
-    return records.get_or_run(recipe, fill, inputs, root or profile.runs_root() / "study")
+    method = METHODS[run.method][0]
+    module = getattr(method, "func", method).__module__  # the ablation's methods are partial
+    return records.get_or_run(recipe, fill, inputs, root or profile.runs_root() / "study", module)
 
 
 def _make(run: Run, root: Path | None) -> str:

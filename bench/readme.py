@@ -114,7 +114,25 @@ def beyond(folder: Path, facts: dict) -> str:
             f"- Ablation, {random}, Swahili and Sinhala: of {len(parts)} parts shown to help when removed or alone (Holm, one "
             f"seed a fold): {', '.join(helps) or 'none'}; to harm: {', '.join(harms) or 'none'}."
         )
+    if "claims" in facts:
+        said.append(f"- {claims(facts['claims'])}")
     return "\n\n" + "\n".join(said) if said else ""
+
+
+def claims(found: list[dict]) -> str:
+    """Whether a dynamic loss was faster than a static one, and guarded against collapse, in a line per claim."""
+    of, lines = {(row["condition"], row["run"], row["measure"]): row for row in found}, []
+    for measure in ("steps to 90 % of static's", "final MRR", "least rank"):
+        digits = "+.3f" if measure == "final MRR" else "+.0f"
+        shown = f"{{run}} {{difference:{digits}}} [{{low:{digits}}}, {{high:{digits}}}]"
+        parts = []
+        for condition in dict.fromkeys(row["condition"] for row in found):
+            rows = [row for (c, _, m), row in of.items() if (c, m) == (condition, measure) and "difference" in row]
+            static = of[condition, "static", measure]["mean"]
+            parts.append(f"{condition} ({static:.3g}): {', '.join(shown.format(**row) for row in rows)}")
+        lines.append(f"{measure}: {'; '.join(parts)}")
+    how = "validation families, five folds; differences to the static run, whose mean stands in brackets, t intervals over folds"
+    return f"Static against dynamic ({how}): {'. '.join(lines)}."
 
 
 def study(folder: Path) -> str:

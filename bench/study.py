@@ -21,6 +21,9 @@ from xmalign_lab import adaptive, curves, profile, sweep
 from xmalign_lab.corpora import emoji
 from xmalign_lab.evaluate import report, significance
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python looks into bench/ alone
+from bench import claims
+
 PRIMARY = ("swh_Latn", "sin_Sinh")
 WHOLE = "adaptive ridge"  # as registered; changing it, or PRIMARY, is another registration
 SHOWN = (sweep.CLEAN, sweep.Condition(rate=0.4), sweep.Condition("translation", 0.4), sweep.Condition(text=0.1))
@@ -115,6 +118,7 @@ def main() -> int:
         parts = curves.ablation(*curves.resampled(scores[scores.method.isin(adaptive.ABLATION)]))
         parts.to_csv(folder / "ablation.csv", index=False)
         print(f"\n{parts.round(4).to_string(index=False)}")
+        facts |= {} if options.smoke else {"claims": claims.run(folder)}
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     tables(scores, folder)
     print(f"\n{len(runs)} runs in {facts['minutes']} minutes now, {facts['seconds per run']} s each when made; {folder}")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import mt_noise, study
+from bench import claims, mt_noise, study
 from xmalign_lab import profile, sweep
 
 
@@ -98,3 +98,23 @@ def test_a_machine_caption_counts_once_as_the_first_error_it_shows():
     assert mt_noise.shares(machine, human | {"v3#4": "x"}) == {
         "copied": 1 / 20, "hub": 2 / 20, "truncated": 1 / 20, "wrong sense": 1 / 20
     }  # fmt: skip
+
+
+def test_static_against_dynamic_is_paired_by_fold():
+    steps, rows = [10, 20, 30, 40], []
+    for fold in range(5):
+        for name, mrr in {"static": [0.1, 0.2, 0.37, 0.4], "fast": [0.3, 0.4, 0.41, 0.42 + fold / 100]}.items():
+            rows.append(pd.DataFrame({"step": steps, "MRR": mrr, "rank": [50, 40, 30, 35 + fold], "run": name, "fold": fold}))
+    curves = pd.concat(rows).assign(condition="clean")
+    table = claims.told(curves).set_index(["run", "fold"])
+    own, level = "steps to 90 % of its own", "steps to 90 % of static's"
+    assert table.loc[("static", 0), own] == 30 and table.loc[("fast", 0), level] == 20
+    assert table.loc[("fast", 3), ["least rank", "last rank"]].tolist() == [30, 38]
+    found = {(row["run"], row["measure"]): row for row in claims.differences(table.reset_index())}
+    final = found["fast", "final MRR"]
+    gaps = np.array([0.02, 0.03, 0.04, 0.05, 0.06])
+    half = 2.776445 * gaps.std(ddof=1) / 5**0.5  # Student's t, four degrees of freedom
+    assert final["difference"] == pytest.approx(0.04) and final["high"] == pytest.approx(0.04 + half, abs=1e-6)
+    assert final["folds"] == 5 and "difference" not in found["static", "final MRR"]
+    never = curves.assign(MRR=curves.MRR.where(curves.run == "static", 0.01))
+    assert np.isnan(claims.told(never).query("run == 'fast'")["steps to 90 % of static's"]).all()

@@ -171,3 +171,14 @@ def test_the_commands_on_the_page_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:`|^)make ([a-z-]+)", TEXT, re.M))
     assert {"demo", "lab", "test"} <= named <= targets
+
+
+def test_the_claims_are_told_with_their_intervals():
+    found = [
+        {"condition": "clean", "measure": measure, "run": "static", "mean": mean, "folds": 5}
+        for measure, mean in (("steps to 90 % of static's", 40.0), ("final MRR", 0.2), ("least rank", 31.0))
+    ]
+    found += [row | {"run": "stages", "difference": 0.0125, "low": -0.01, "high": 0.03} for row in found]
+    said = readme.claims(found)
+    assert "final MRR: clean (0.2): stages +0.013 [-0.010, +0.030]" in said or "stages +0.012" in said
+    assert "steps to 90 % of static's: clean (40): stages +0 [-0, +0]" in said

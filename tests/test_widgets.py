@@ -18,6 +18,7 @@ from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.recipe import Stage
 from xmalign_lab.train import save_state, train
 from xmalign_lab.widgets import LiveRun, ScheduleEditor, SpaceExplorer, ThresholdPicker, live, replay
+from xmalign_lab.widgets.schedule import FALL, handles
 from xmalign_lab.widgets.twin import Fitted
 
 SCORES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
@@ -86,15 +87,77 @@ def test_threshold_follows_its_value():
     assert ThresholdPicker(scored()).value == 0.5 and ThresholdPicker(scored(), value=0.0).value == 0.0
 
 
-def test_threshold_says_in_words_that_nothing_is_left():
+def test_threshold_says_in_words_which_source_is_left_without_a_pair():
     picker = ThresholdPicker(scored([0.1, 0.3, 0.5, 0.7, 0.9], ["image-eng_Latn"] * 2 + [SWAHILI] * 3), value=0.4)
     words = "picture–English is left without a pair: its highest score is 0.3."
     assert picker.words == words and words in picker._beside.value and words in bundle(picker)
-    picker.value = 5.0
-    assert picker.value == 5.0 and not picker.kept.any() and len(picker.pairs_kept) == 0
-    assert "keeps none of the 5 pairs: the highest score is 0.9" in picker._beside.value
     picker.value = 0.2
     assert picker.words == "" and "left without" not in picker._beside.value
+
+
+def test_a_threshold_that_keeps_nothing_is_told_and_the_last_good_one_stays():
+    picker = ThresholdPicker(scored(), truth=TRUTH, value=0.4)
+    for bad in (5.0, 0.91, np.nan):
+        with pytest.raises(traitlets.TraitError, match="keeps none of the 5 pairs: the highest score is 0.9"):
+            picker.value = bad
+        assert picker.value == 0.4 and picker.kept.sum() == 3 and "It stays at 0.4" in picker.said
+        assert "keeps none of the 5 pairs" in picker._beside.value and picker._beside.value == picker.panel()
+        same(picker._shown, picker.figure(0.4))
+    picker.value = 0.9  # keeps one
+    assert picker.said == "" and "keeps none" not in picker._beside.value and picker.kept.sum() == 1
+    with pytest.raises(traitlets.TraitError, match="keeps none"):
+        ThresholdPicker(scored(), value=1.0)
+    unscored = ThresholdPicker(scored([0.1, np.nan]), value=1.0)  # one without a score stays
+    assert unscored.kept.tolist() == [False, True]
+    slider = picker.box.children[0]
+    slider.value = slider.max
+    assert picker.kept.any() and picker.said == "", "the slider's end keeps a pair"
+
+
+def test_pairs_of_one_score_are_all_kept_or_refused():
+    picker = ThresholdPicker(scored([0.5] * 5), truth=TRUTH)
+    assert picker.value == 0.5 and picker.kept.all() and picker.counts["precision"] == pytest.approx(0.6)
+    with pytest.raises(traitlets.TraitError, match="highest score is 0.5"):
+        picker.value = 0.5001
+    picker.value = 0.0
+    assert picker.kept.all() and picker.box.children[0].value == picker.box.children[0].min
+
+
+def let_go(shown, moved):
+    """As a browser tells that a hand has let go of a shape or a note."""
+    shown._js2py_relayout = {"relayout_data": moved, "source_view_id": "a view"}
+
+
+def test_the_line_in_the_plot_can_be_dragged():
+    picker = ThresholdPicker(scored(), truth=TRUTH, value=0.4)
+    slider = picker.box.children[0]
+    assert picker._shown._config["edits"]["shapePosition"]
+    let_go(picker._shown, {"shapes[0].x0": 0.6, "shapes[0].x1": 0.6, "shapes[0].y0": -0.2, "shapes[0].y1": 0.8})
+    assert picker.value == 0.6 and slider.value == 0.6 and picker.kept.sum() == 2 and "0.700" in picker._beside.value
+    same(picker._shown, picker.figure(0.6))  # upright, and from the ground again
+    for end in ("x0", "x1"):
+        let_go(picker._shown, {f"shapes[0].{end}": 0.2})
+        assert picker.value == 0.2
+        picker.value = 0.6
+    let_go(picker._shown, {"shapes[0].x0": 1.3, "shapes[0].x1": 1.3})
+    assert picker.value == 0.6 and "of 1.3 keeps none of the 5 pairs" in picker._beside.value
+    same(picker._shown, picker.figure(0.6))
+    let_go(picker._shown, {"shapes[0].y0": 0.3, "shapes[0].y1": 1.3})
+    same(picker._shown, picker.figure(0.6))
+    let_go(picker._shown, {"shapes[0].x0": -7.0, "shapes[0].x1": -7.0})
+    assert picker.value == slider.value == slider.min and picker.kept.all() and picker.said == ""
+    same(picker._shown, picker.static())
+    let_go(picker._shown, {"xaxis.range[0]": 0.3, "xaxis.range[1]": 0.8})  # a zoom is no drag
+    assert picker.value == slider.min
+
+
+def test_a_browser_that_puts_the_threshold_on_its_grid_does_not_move_it():
+    picker = ThresholdPicker(scored(), value=0.5)
+    slider = picker.box.children[0]
+    slider.value = 0.5 + 0.4 * slider.step
+    assert picker.value == 0.5
+    slider.value = 0.5 + slider.step
+    assert picker.value == 0.5 + slider.step
 
 
 def test_pairs_without_a_score_stay_as_in_training():
@@ -168,6 +231,70 @@ def test_control_points_are_dragged_one_by_one():
     editor = ScheduleEditor()
     editor.family = "piecewise"
     assert len(editor._sliders.children) == 6 and {slider.orientation for slider in editor._sliders.children} == {"vertical"}
+
+
+def test_control_points_are_dragged_in_the_plot():
+    editor = ScheduleEditor(schedule=schedules.Piecewise(((0, 0.2), (0.5, 0.1), (1, 0.05))))
+    places = lambda: [(note.x, note.y) for note in editor._shown.layout.annotations]  # noqa: E731
+    drag = lambda i, x, y: let_go(editor._shown, {f"annotations[{i}].x": x, f"annotations[{i}].y": y})  # noqa: E731
+    assert editor._shown._config["edits"]["annotationPosition"] and places() == list(editor.schedule.points)
+    drag(1, 0.6172, 0.123456)
+    assert editor.schedule.points == ((0, 0.2), (0.62, 0.123), (1, 0.05)) and places() == list(editor.schedule.points)
+    assert list(editor._rulers) == ["at 0", "at 0.62", "at 1"] and editor._rulers["at 0.62"].value == 0.123
+    same(editor._shown, editor.static())
+    drag(0, -0.07, 0.3)  # a hand that leaves the run
+    assert editor.schedule.points[0] == (0, 0.3)
+    good = editor.schedule
+    for i, x, y, message in ((1, 1.0, 0.1, "progress rising"), (2, 1.0, -0.01, "above 0"), (0, 0.7, 0.3, "progress rising")):
+        drag(i, x, y)
+        assert editor.schedule == good and places() == list(good.points), "it goes back"
+        assert message in editor.said and "Kept: Piecewise(" in editor.box.children[3].value
+        same(editor._shown, editor.static())
+    drag(1, 0.6201, 0.12304)  # next to nothing
+    assert editor.schedule == good and places() == list(good.points)
+    editor._rulers["at 1"].value = 0.1  # the slider takes the handle along
+    assert places()[-1] == (1, pytest.approx(0.1)) and editor.said == ""
+
+
+def test_the_ends_of_a_line_and_of_a_swing_are_dragged_up_and_down():
+    editor = ScheduleEditor(schedule=schedules.Cosine(0.2, 0.05, 1.0))
+    assert list(handles(editor.schedule).values()) == [(0, 0.2), (0.5, 0.05)]
+    let_go(editor._shown, {"annotations[1].x": 0.8, "annotations[1].y": 0.04})
+    assert editor.schedule == schedules.Cosine(0.2, 0.04, 1.0) and editor._rulers["end"].value == 0.04
+    assert [(note.x, note.y) for note in editor._shown.layout.annotations] == [(0, 0.2), (0.5, 0.04)]
+    for family, places in {"linear": [(0, 0.1), (1, 0.02)], "constant": [(0.5, 0.1)], "piecewise": list(FALL)}.items():
+        editor.family = family
+        assert list(handles(editor.schedule).values()) == places
+        for at, value in places:
+            assert editor.schedule(at)[0] == pytest.approx(value), "a handle lies on its curve"
+    assert len(handles(schedules.Cosine(0.2, 0.05, 0.25))) == 1, "a swing that does not come to its end"
+    editor.family = "constant"
+    let_go(editor._shown, {"annotations[0].x": 0.1, "annotations[0].y": -3.0})
+    assert editor.schedule == schedules.Constant(0.1) and "above 0" in editor.said
+
+
+def test_handles_go_where_there_are_none():
+    editor = ScheduleEditor()
+    sent = messages(editor._shown)
+    editor.family = "adaptive"
+    assert len(editor._shown.layout.annotations) == 0
+    told = [content["relayout_data"] for kind, content in sent if kind == "relayout"]
+    assert any(data.get("annotations") == [] for data in told), "a layout that only lacks them would leave them in the page"
+
+
+def test_equal_similarities_have_a_preview_in_every_family():
+    editor = ScheduleEditor(np.full((4, 4), 0.3), np.eye(4, dtype=bool))
+    for family in editor.traits()["family"].values:
+        editor.family = family
+        assert editor.numbers["right"] == pytest.approx(0.25) and editor.numbers["carrying"] == editor.numbers["of"] == 3
+        same(editor._shown, editor.static())
+
+
+def test_a_preview_is_one_message():
+    editor = ScheduleEditor()
+    sent = messages(editor._shown)
+    editor._rulers["start"].value = 0.15
+    assert [kind for kind, _ in sent] == ["update"]
 
 
 def test_an_edit_out_of_range_is_told_and_the_last_good_schedule_stays():

@@ -229,6 +229,7 @@ class LiveRun(Twin):
             ends = {"max": max(1.0, 2 * begin), "step": 0.01, "description": f"weight {name}"}
             sliders[name] = ipywidgets.FloatSlider(begin, **ends, **look)
         for name, slider in sliders.items():
+            slider.tooltip = slider.description
             slider.observe(lambda change, name=name: self._moved(name, change.new), "value")
         return sliders
 

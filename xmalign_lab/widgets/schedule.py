@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import math
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from xmalign_lab import dials, schedules
+from xmalign_lab.style import BLUE
 from xmalign_lab.widgets.twin import Fitted, Twin, as_widget, redraw
 
 # One query against twelve candidates, as a trained space might see it: two are hard to tell apart.
@@ -24,16 +26,28 @@ NAMES = {type(plan): name for name, plan in FAMILIES.items()}
 LOGARITHMIC = (-3, 1, 0.01)
 LINEAR = {"cycles": (0.5, 20, 0.5), "alpha": (-2, 2, 0.05), "a0": (-1, 1, 0.05), "rho": (0, 12, 0.1)}
 LINEAR |= dict.fromkeys(("memory", "beta", "gamma"), (0, 1, 0.01))
+HANDLE = {"text": " ", "showarrow": False, "width": 11, "height": 11, "borderpad": 0, "borderwidth": 2}
+HANDLE |= {"bgcolor": "#FFFFFF66", "bordercolor": BLUE, "font_size": 1}  # hollow: it may lie on the point of this moment
+
+
+def handles(plan: schedules.Schedule) -> dict[str, tuple[float, float]]:
+    """Where a schedule can be taken hold of, {name: (progress, τ)}: its control points, or the ends of a line or a swing."""
+    if isinstance(plan, schedules.Piecewise):
+        return {f"at {at:g}": (at, value) for at, value in plan.points}
+    ends = {schedules.Constant: {"value": 0.5}, schedules.Linear: {"start": 0.0, "end": 1.0}}.get(type(plan), {})
+    if type(plan) is schedules.Cosine:
+        ends = {"start": 0.0, "end": 0.5 / plan.cycles}
+    return {name: (at, getattr(plan, name)) for name, at in ends.items() if at <= 1}
 
 
 class ScheduleEditor(Twin):
-    """A temperature schedule, `schedule`, as a recipe takes it: pick its `family`, drag its numbers, or set it from Python.
+    """A temperature schedule, `schedule`, as a recipe takes it: pick its `family`, drag its points, or set it from Python.
 
     Drawn is τ over the run and, at `progress`, what it does to a batch (`dials.effect`, in `numbers`): a block of
-    `similarities` (n, m) with the mask of its right pairs; by default one row, its first candidate right. A piecewise
-    schedule has a slider for the height of each control point: sliders, because plotly's movable shapes need a config that
-    its widget does not take. `edit(start=0.3)` changes single numbers. What can be no temperature raises `TraitError` or
-    `ValueError` and is told in `said`; the last good schedule stays.
+    `similarities` (n, m) with the mask of its right pairs; by default one row, its first candidate right. The squares on the
+    curve (`handles`) can be dragged, those of a piecewise schedule in progress too; each number also has a slider, which
+    takes keys. `edit(start=0.3)` changes single numbers. What can be no temperature raises `TraitError` or `ValueError`, by
+    hand it goes back, and is told in `said`; the last good schedule stays.
     """
 
     schedule = traitlets.Any()
@@ -46,9 +60,9 @@ class ScheduleEditor(Twin):
         self._last, self._rulers, self._syncing = dict(FAMILIES), {}, False
         self._shown, self._sliders, words = None, ipywidgets.Box(), ipywidgets.HTML()
         super().__init__(schedule=schedule, progress=progress)
-        self._shown = as_widget(self.static())
+        self._shown = as_widget(self.static(), self._let_go)
         choice = ipywidgets.Dropdown(options=list(FAMILIES), description="family")
-        moment = ipywidgets.FloatSlider(min=0, max=1, step=0.01, description="progress")
+        moment = ipywidgets.FloatSlider(min=0, max=1, step=0.01, description="progress", tooltip="progress")
         traitlets.link((self, "family"), (choice, "value"))
         traitlets.link((self, "progress"), (moment, "value"))
         traitlets.dlink((self, "said"), (words, "value"), lambda said: f"<b>{html.escape(said)}</b>")
@@ -93,7 +107,7 @@ class ScheduleEditor(Twin):
     def figure(self, schedule: schedules.Schedule, progress: float) -> go.Figure:
         """τ over the run, and at `progress` its softmax and who is pushed."""
         figure, self.numbers = dials.effect(schedule, self.similarities, self.positives, progress)
-        return figure
+        return figure.update_layout(annotations=[{"x": at, "y": value, **HANDLE} for at, value in handles(schedule).values()])
 
     def static(self) -> go.Figure:
         return self.figure(self.schedule, self.progress)
@@ -109,7 +123,7 @@ class ScheduleEditor(Twin):
 
     def _ruler(self, name: str):
         kind, ends = (ipywidgets.FloatSlider, LINEAR[name]) if name in LINEAR else (ipywidgets.FloatLogSlider, LOGARITHMIC)
-        ruler = kind(**dict(zip(("min", "max", "step"), ends, strict=True)), description=name, readout_format=".3f")
+        ruler = kind(**dict(zip(("min", "max", "step"), ends, strict=True)), description=name, tooltip=name, readout_format=".3f")
         if name.startswith("at "):
             ruler.orientation, ruler.layout = "vertical", {"width": "80px", "height": "150px"}
         ruler.observe(lambda change: self._dragged(name, ruler, change.new), "value")
@@ -121,10 +135,24 @@ class ScheduleEditor(Twin):
         held = self._values()[name]
         if abs(value - held if name in LINEAR else math.log10(value / held)) < 0.51 * ruler.step:
             return  # the browser sends a value back that it has put on the slider's grid: nobody dragged
+        self._put(name, value)
+        ruler.value = self._values().get(name, value)  # it goes back from what was refused
+
+    def _let_go(self) -> None:
+        """Of a handle in the plot. Hands are not exact: a hundredth of the run, three digits of τ, and within the run."""
+        before = self.schedule
+        for (name, (at, value)), note in zip(handles(before).items(), self._shown.layout.annotations, strict=True):
+            if (note.x, note.y) != (at, value):
+                to = at if abs(note.x - at) < 0.005 else min(max(round(note.x, 2), 0.0), 1.0)
+                self._put(name, float(f"{note.y:.3g}"), to)
+        if self.schedule == before:
+            redraw(self._shown, self.static())  # the handle goes back to where it was
+
+    def _put(self, name: str, value: float, to: float | None = None) -> None:
+        """Set a number, or a control point (its progress too, `to`), by hand: what cannot be is told in `said`."""
         change = {name: value}
         if name.startswith("at "):
-            change = {"points": [(at, value if f"at {at:g}" == name else old) for at, old in self.schedule.points]}
-        try:
+            points = ((at, old, f"at {at:g}" == name) for at, old in self.schedule.points)
+            change = {"points": [(at if to is None else to, value) if it else (at, old) for at, old, it in points]}
+        with contextlib.suppress(ValueError, traitlets.TraitError):
             self.edit(**change)
-        except (ValueError, traitlets.TraitError):  # told in `said`
-            ruler.value = held

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
+import math
 from collections.abc import Mapping
 
 import ipywidgets
@@ -18,15 +20,17 @@ from xmalign_lab.widgets.twin import Fitted, Twin, as_widget, redraw
 
 
 class ThresholdPicker(Twin):
-    """A slider over the scores of `pairs`: what falls below `value` is dropped, one without a score stays, as in training.
+    """A line through the scores of `pairs`, to drag: a pair below `value` is dropped, one without a score stays, as in training.
 
     `truth` (n,) bool says which are right. Below the plot stand the pairs nearest the line, with their texts if there is
     a `corpus` and with `pictures`, data: URIs by row id or by group. `kept` is the mask, `pairs_kept` are the pairs,
-    `words` tell when nothing is left, or nothing of one source. Raises `ValueError` if no pair has a score, for an
-    infinite one, and for a truth of another length.
+    `words` tell when nothing of one source is left. The slider beside the plot takes keys. A line that keeps no pair at all
+    raises `TraitError`, by hand it goes back, and is told in `said`; the last good one stays. Raises `ValueError` if no pair
+    has a score, for an infinite one, and for a truth of another length.
     """
 
     value = traitlets.Float()
+    said = traitlets.Unicode()
 
     def __init__(self, pairs: Pairs, corpus: Corpus | None = None, truth=None, pictures: Mapping | None = None, value=None):
         self.pairs, self.pictures = pairs, pictures or {}
@@ -42,12 +46,24 @@ class ThresholdPicker(Twin):
         super().__init__(value=float(np.median(self.scores)) if value is None else value)
         low, high = min(self.scores.min(), self.value), max(self.scores.max(), self.value)
         pad = max(high - low, 1e-6) / 100
-        slider = ipywidgets.FloatSlider(self.value, min=low - pad, max=high + pad, step=pad / 2, description="threshold")
-        slider.readout_format, slider.layout.width = ".3f", "min(100%, 560px)"
-        self._shown, self._beside = as_widget(self.static()), ipywidgets.HTML(self.panel())
-        traitlets.link((self, "value"), (slider, "value"))
-        self.observe(lambda change: self._follow(), "value")
+        slider = ipywidgets.FloatSlider(self.value, min=low - pad, max=high, step=pad / 2, description="threshold")
+        slider.readout_format, slider.tooltip, slider.layout.width = ".3f", "threshold", "min(100%, 560px)"
+        self._shown, self._beside = as_widget(self.static(), self._let_go), ipywidgets.HTML(self.panel())
+        traitlets.dlink((self, "value"), (slider, "value"))
+        slider.observe(lambda change: self._slid(slider), "value")
+        self.observe(lambda change: redraw(self._shown, self.static()), "value")
+        self.observe(lambda change: setattr(self._beside, "value", self.panel()), ["value", "said"])
         self.box = ipywidgets.VBox([slider, self._shown, self._beside, Fitted()])
+
+    @traitlets.validate("value")
+    def _keeps(self, proposal):
+        if (self.scores >= proposal.value).any() or (len(self._of) < len(self.pairs) and not math.isnan(proposal.value)):
+            self.said = ""
+            return proposal.value
+        n, most = len(self.pairs), self.scores.max()
+        told = f"A threshold of {proposal.value:.3g} keeps none of the {n:,} pairs: the highest score is {most:.3g}."
+        self.said = f"{told} It stays at {self.value:.3g}."
+        raise traitlets.TraitError(told)
 
     def figure(self, value: float) -> go.Figure:
         """The histogram cut at `value`, precision and recall where the truth is known, and what each source keeps."""
@@ -78,8 +94,6 @@ class ThresholdPicker(Twin):
     def words(self) -> str:
         """What would go wrong: '' or a sentence for each source that keeps no pair."""
         table, lost = self.pairs.rows, ~self.kept
-        if lost.all():
-            return f"This threshold keeps none of the {len(table):,} pairs: the highest score is {self.scores.max():.3g}."
         best = table.score.groupby(table.source, sort=False).max()[pd.Series(lost).groupby(table.source, sort=False).all()]
         tell = "{} is left without a pair: its highest score is {:.3g}."
         return " ".join(tell.format(dials.relation_name(source), score) for source, score in best.items())
@@ -97,7 +111,8 @@ class ThresholdPicker(Twin):
             rows.append(f'<tr style="border-top:{line}">{row}</tr>')
             above = kept
         table = f'<table style="border-collapse:collapse;text-align:left">{"".join(rows)}</table>'
-        return f'<div style="{pages.FRAME}"><p><b>{html.escape(self.words)}</b></p>The pairs nearest the line{table}</div>'
+        words = html.escape(f"{self.said} {self.words}".strip())
+        return f'<div style="{pages.FRAME}"><p><b>{words}</b></p>The pairs nearest the line{table}</div>'
 
     def _said(self, row_id: str) -> str:
         """A row's picture, or its group's, and its text; its id where there is neither."""
@@ -106,6 +121,15 @@ class ThresholdPicker(Twin):
         shown = f'<img src="{html.escape(picture)}" alt="" height="40" style="vertical-align:middle"> ' if picture else ""
         return f"{shown}<bdi>{html.escape(str(text))}</bdi>"
 
-    def _follow(self) -> None:
-        redraw(self._shown, self.static())
-        self._beside.value = self.panel()
+    def _slid(self, slider) -> None:
+        """What is less than half a step away is no hand: the browser puts a value on the slider's grid and sends it back."""
+        if abs(slider.value - np.clip(self.value, slider.min, slider.max)) > 0.51 * slider.step:
+            self.value = slider.value
+
+    def _let_go(self) -> None:
+        """Of the line in the plot, whose ends can be dragged apart: the end that moved counts."""
+        line, before = self._shown.layout.shapes[0], self.value
+        with contextlib.suppress(traitlets.TraitError):
+            self.value = max(float(line.x1 if line.x0 == before else line.x0), self.box.children[0].min)
+        if self.value == before:
+            redraw(self._shown, self.static())  # the line goes back to where it was

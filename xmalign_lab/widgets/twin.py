@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anywidget
 import plotly.graph_objects as go
 import traitlets
 
 
 class Fitted(anywidget.AnyWidget):
-    """Nothing to see: tells the figures beside it when the cell's width has changed, and when one of them has appeared."""
+    """Nothing to see: tells the figures beside it when the cell's width has changed, and when one of them has appeared.
+
+    And gives the sliders beside it the names of their labels, which ipywidgets does not tell a screen reader.
+    """
 
     _esm = """export default {render({el}) { const fit = () => dispatchEvent(new Event("resize"));
-        const watch = new ResizeObserver(fit); watch.observe(el); document.addEventListener("plotlywidget-after-render", fit);
-        return () => { watch.disconnect(); document.removeEventListener("plotlywidget-after-render", fit); }; }}"""
+        const name = () => el.closest(".widget-vbox")?.querySelectorAll(".widget-slider").forEach(slider =>
+            slider.querySelectorAll("[role=slider], .widget-readout").forEach(part => {
+                part.setAttribute("aria-label", slider.querySelector("label").textContent);
+                if (part.isContentEditable) part.setAttribute("role", "textbox"); }));
+        const sliders = new MutationObserver(name);
+        const watch = new ResizeObserver(() => { fit(); name();
+            sliders.observe(el.closest(".widget-vbox") ?? el, {childList: true, subtree: true}); });
+        watch.observe(el); document.addEventListener("plotlywidget-after-render", fit);
+        return () => { document.removeEventListener("plotlywidget-after-render", fit);
+            watch.disconnect(); sliders.disconnect(); }; }}"""
 
 
-def as_widget(figure: go.Figure) -> go.FigureWidget:
-    """The figure as a widget as wide as its cell, if a `Fitted` stands beside it: alone it stays as it first appeared, 700 px."""
-    shown = go.FigureWidget(figure)
-    shown._config = shown._config | {"responsive": True, "displaylogo": False}
+def as_widget(figure: go.Figure, dragged: Callable[[], None] | None = None) -> go.FigureWidget:
+    """The figure as a widget as wide as its cell, if a `Fitted` stands beside it: alone it stays as it first appeared, 700 px.
+
+    With `dragged`, a hand can move its shapes and notes: it is called when one was let go, its new place in `layout`.
+    """
+    shown, edits = go.FigureWidget(figure), dict.fromkeys(("shapePosition", "annotationPosition"), dragged is not None)
+    shown._config = shown._config | {"responsive": True, "displaylogo": False, "edits": edits}
+
+    def told(change) -> None:
+        if any(name.startswith(("shapes[", "annotations[")) for name in (change.new or {}).get("relayout_data", ())):
+            dragged()
+
+    if dragged:  # `layout.on_change` would be lost where `redraw` replaces the layout, and hears Python's own changes too
+        shown.observe(told, "_js2py_relayout")
     return shown
 
 
@@ -32,6 +55,7 @@ def redraw(shown: go.FigureWidget, wanted: go.Figure) -> None:
     if _parts(shown) != _parts(wanted):
         size = {"height": wanted.layout.height, "autosize": True}  # in this order: a height alone nails the width down
         shown.data = ()
+        shown.plotly_relayout({"shapes": [], "annotations": []})  # a layout without them would leave them in the page
         shown.layout = wanted.layout.update(height=None)
         shown.add_traces(list(wanted.data))
         shown.plotly_relayout(size)

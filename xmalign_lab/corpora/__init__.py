@@ -2,6 +2,7 @@
 
 `scenes` needs nothing, `emoji` is fetched once, `table` is your own, the others are read where you put them. A card
 `data/NAME.toml` says of each where it comes from, under which licence, and whether its reader has met the true files.
+Captioned pictures take more options, `load("xm3600", ["swh_Latn"], images="pictures/")`: see `captions.load`.
 """
 
 from __future__ import annotations

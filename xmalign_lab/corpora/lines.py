@@ -1,7 +1,8 @@
 """Text files as they are found: which files of a source there are, and their lines and records.
 
-`sources.csv` has a row per source: its reader, its folder in the data root, its files (a pattern over their paths that names
-`lang`, `split` and the `other` language of a pair), and the columns of its tables. Compressed by gzip or not, with a
+`sources.csv` has a row per layout of a source: its reader, its folder in the data root, its files (a pattern over their paths
+that names `lang`, `split` and the `other` language of a pair), and the columns of its tables; where a source is published in
+several layouts, each is a `version`, the one to prefer first. Compressed by gzip or not, with a
 byte-order mark, CRLF or no last newline: all are read alike, as NFC. A line ends at LF only: `str.splitlines` cuts at
 U+2028, U+0085 and form feeds too, which stand inside real sentences, and each cut would shift every later line against
 its translation.
@@ -30,22 +31,30 @@ from xmalign_lab import profile
 from xmalign_lab.corpus import Corpus, CorpusError
 
 Root = str | Path | None  # a source's own folder; None for the one in the data root
-SPLITS = {"dev": "validation", "valid": "validation", "devtest": "test", "0-5000": "train", "5000-6500": "test"}
+SPLITS = {"devtest": "test", "public_test": "test", "test_2016": "test", "test_2016_flickr": "test", "5000-6500": "test"}
+SPLITS |= dict.fromkeys(("dev", "val", "valid", "validate"), "validation") | dict.fromkeys(("0-5000", "training"), "train")
+SPLITS |= {"restval": "train"}  # Karpathy's rest of COCO's validation pictures, which all train on
 
 
 class Found(NamedTuple):
-    """A file of a source: its language, its split (the project's name for it, '' without one), its pair's other language."""
+    """A file of a source: its language ('' where its rows say), its split (the project's name for it, '' without one), its
+    pair's other language, its version and the pattern of the files that name its pictures."""
 
     path: Path
     lang: str
     split: str
     other: str
+    version: str
+    names: str
 
 
 @cache
 def sources() -> dict[str, SimpleNamespace]:
-    """The rows of `sources.csv` by name."""
-    return {row["name"]: SimpleNamespace(**row) for row in profile.csv_rows(Path(__file__).with_name("sources.csv"))}
+    """The first row of `sources.csv` of each name, with all of them as its `layouts`."""
+    found = {}
+    for row in profile.csv_rows(Path(__file__).with_name("sources.csv")):
+        found.setdefault(row["name"], SimpleNamespace(**row, layouts=[])).layouts.append(row)
+    return found
 
 
 def text(path: Path) -> str:
@@ -98,13 +107,13 @@ def records(path: Path, delimiter: str, columns: Collection[str] = ()) -> Iterat
 
 
 def corpus(name: str, rows: list[tuple]) -> Corpus:
-    """The corpus of rows `(path, line), id, group, lang, text, kind, split, labels`.
+    """The corpus of rows `(path, line), id, group, lang, text, kind, split, labels`; a line is a number or 'entry 5'.
 
     Rows without text are left out, so that the others keep their groups, and a warning says where they are.
     """
     columns = ["where", "id", "group", "lang", "text", "kind", "split", "labels"]
     table = pd.DataFrame(rows, columns=columns).assign(source=name, text=lambda table: table.text.str.strip())
-    blank = [f"{path}, line {line}" for path, line in table["where"][table.text == ""]]
+    blank = [f"{path}, {f'line {at}' if isinstance(at, int) else at}" for path, at in table["where"][table.text == ""]]
     if blank:
         warnings.warn(f"{name}: {len(blank)} row(s) without text left out: {'; '.join(blank[:5])}", stacklevel=3)
     return Corpus(table[table.text != ""], name=name)
@@ -115,19 +124,29 @@ def files(name: str, root: Root = None, strict: bool = False) -> list[Found]:
 
     Only then are they an error: a source may know languages that the project does not, if nobody asks for them.
     """
-    source, found = sources()[name], []
-    where = Path(root or profile.data_root() / source.folder)
-    for path in sorted(where.rglob("*")):
-        match = re.fullmatch(source.files + r"(?:\.gz)?", path.relative_to(where).as_posix())
-        part = {**vars(source), **match.groupdict("")} if match else {}
+    found, where = [], place(name, root)
+    for path, part in matching(where, sources()[name].layouts):
         try:
-            if part:
-                lang, other = codes.normalise(part["lang"]), part["other"] and codes.normalise(part["other"])
-                found.append(Found(path, lang, SPLITS.get(part["split"], part["split"]), other))
+            lang, other = (part[side] and codes.normalise(part[side]) for side in ("lang", "other"))
+            found.append(Found(path, lang, SPLITS.get(part["split"], part["split"]), other, part["version"], part["names"]))
         except ValueError as error:
             if strict:
                 raise CorpusError(f"{path}: {error}; or leave it out: languages=[…]") from None
     return found
+
+
+def place(name: str, root: Root = None) -> Path:
+    """The folder of a source: `root`, by default its own in the data root."""
+    return Path(root or profile.data_root() / sources()[name].folder)
+
+
+def matching(where: Path, layouts: list[dict[str, str]]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Each file under `where` that a layout's pattern takes, with the layout's columns and what the pattern names."""
+    for path in sorted(where.rglob("*")):
+        for layout in layouts:
+            if match := re.fullmatch(layout["files"] + r"(?:\.gz)?", path.relative_to(where).as_posix()):
+                yield path, layout | {part: said for part, said in match.groupdict().items() if said is not None}
+                break
 
 
 def choose(name: str, languages: list[str] | None, split: str | None, root: Root, pair: bool = False) -> list[Found]:
@@ -140,12 +159,11 @@ def choose(name: str, languages: list[str] | None, split: str | None, root: Root
 
     there, split = files(name, root, strict=languages is None), SPLITS.get(split, split)
     if not there:
-        where = root or profile.data_root() / sources()[name].folder
-        raise CorpusError(f"{where} holds no files of {name}; {cards().get(name, {}).get('get')}")
+        raise CorpusError(f"{place(name, root)} holds no files of {name}; {cards().get(name, {}).get('get')}")
     wanted = None if languages is None else [codes.normalise(code) for code in languages]
-    kept = [file for file in there if wanted is None or (file.other or file.lang) in wanted]
+    kept = [file for file in there if wanted is None or (file.other or file.lang) in ("", *wanted)]
     chosen = [file for file in kept if split in (None, file.split) and not (pair and file.lang != wanted[1])]
-    lacking = [code for code in wanted or () if not any(code in file for file in chosen)]
+    lacking = [code for code in wanted or () if not any(code in file or not file.lang for file in chosen)]
     if lacking or not chosen:
         listed = ", ".join(sorted({" – ".join(filter(None, (file.other, file.lang))) for file in there}))
         splits = ", ".join(sorted({repr(file.split) for file in there}))

@@ -9,6 +9,10 @@ os.environ["XMALIGN_PROFILE"] = "smoke"
 for variable in ("CACHE", "RUNS", "DATA"):
     os.environ[f"XMALIGN_{variable}"] = str(_own / variable.lower())
 
+from xmalign_lab.encoders.checkpoint import imported  # noqa: E402
+
+imported("torch")  # mends a torchvision for another torch, without which `importorskip` would leave out what can be tested
+
 
 def pytest_sessionfinish():
     import shutil

@@ -223,6 +223,61 @@ def test_things_stand_where_the_caption_says_whole_and_apart(number):
     assert (areas > 12).sum() == scene.count
 
 
+@given(st.integers(0, 10**7))
+@settings(max_examples=60, deadline=None)
+def test_the_box_is_where_the_drawing_is(number):
+    """Nothing is drawn outside it, and it is no larger than the drawing, to half a pixel and the blur of an edge."""
+    scene = scenes.scene_of(f"scene:{number}")
+    left, top, right, bottom = scenes.box(scene) * scenes.SIDE
+    rows, columns = np.nonzero(drawn(scenes.draw(scene)))
+    assert left - 1 <= columns.min() and columns.max() + 1 <= right + 1 and top - 1 <= rows.min() and rows.max() + 1 <= bottom + 1
+    if scene.colour != "white":  # white on light paper: an edge is all that `drawn` sees
+        assert columns.min() <= left + 2 and columns.max() + 1 >= right - 2 and rows.min() <= top + 2.5
+        assert rows.max() + 1 >= bottom - 2.5
+
+
+@pytest.mark.parametrize("shape, colour", list(product(SHAPES, COLOURS)))
+def test_the_colour_a_caption_names_lies_in_the_box(shape, colour):
+    for place, count in product(PLACES, (1, 3)):
+        scene = Scene(shape, colour, "large", count, place, 7)
+        pixels = np.asarray(scenes.draw(scene))[..., :3].astype(int)
+        named = np.linalg.norm(pixels - scenes.RGB[colour], axis=2) < 24  # a tint moves each channel by 12 at most
+        left, top, right, bottom = scenes.box(scene) * scenes.SIDE
+        y, x = np.mgrid[:64, :64] + 0.5
+        inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+        assert named[inside].mean() > 0.15 and not named[~inside].any()
+
+
+@pytest.mark.parametrize("lang", SIX)
+def test_the_noun_and_the_colour_are_found_in_every_caption(lang):
+    from xmalign_lab.encoders.classic import words
+
+    said = {}
+    for scene in ALL:
+        spoken, at = caption(scene, lang).split(), scenes.said_at(scene, lang)
+        assert words(caption(scene, lang)) == [words(word)[0] for word in spoken]  # an encoder counts the same words
+        assert all(spoken.count(spoken[place]) == 1 for place in at.values())
+        for what, place in at.items():
+            said.setdefault((what, getattr(scene, what)), set()).add(spoken[place])
+    own = list(said.values())
+    assert len(own) == len(SHAPES) + len(COLOURS) and len(set().union(*own)) == sum(map(len, own))  # no word means two things
+
+
+@pytest.mark.parametrize(
+    "lang, what, noun, colour",
+    [
+        ("eng_Latn", ("star", "black", "small", 3, "centre"), "stars", "black"),
+        ("swh_Latn", ("star", "blue", "large", 3, "bottom"), "nyota", "bluu"),
+        ("sin_Sinh", ("triangle", "red", "large", 1, "left"), f"ත්{JOIN}රිකෝණයක්", "රතු"),
+        ("hau_Latn", ("triangle", "green", "large", 3, "left"), "siffofi", "kore"),
+        ("que_Latn", ("flower", "white", "small", 2, "right"), f"t{LETTER}ika", "yuraq"),
+    ],
+)
+def test_the_words_that_have_a_place(lang, what, noun, colour):
+    spoken, at = caption(Scene(*what), lang).split(), scenes.said_at(Scene(*what), lang)
+    assert (spoken[at["shape"]], spoken[at["colour"]]) == (noun, colour)
+
+
 def test_large_is_larger_and_shapes_differ():
     area = {
         (shape, size): [drawn(scenes.draw(Scene(shape, "red", size, 1, "centre", k))).sum() for k in range(8)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import rbf_kernel
 
-from xmalign_lab.losses.structure import cka, coral, gromov_wasserstein, mmd, structure, uniformity, wasserstein
+from xmalign_lab.losses.structure import cka, coral, gromov_wasserstein, mmd, neighbourhood, structure, uniformity, wasserstein
 
 ALL = [structure, cka, mmd, coral, gromov_wasserstein, wasserstein, uniformity]
 TIMES = pytest.mark.parametrize("measure", ALL, ids=lambda measure: measure.__name__)
@@ -188,3 +188,35 @@ def test_the_bandwidth_and_the_plan_have_no_gradient():
     by_hand = kernel[:5, :5].mean() + kernel[5:, 5:].mean() - 2 * kernel[:5, 5:].mean()
     expected = torch.autograd.grad(by_hand, left)[0]
     assert torch.allclose(torch.autograd.grad(mmd(left, right, every), left)[0], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_neighbourhood_by_a_loop_over_rows_and_their_neighbours():
+    after, before = unit(6, 4, 16), unit(6, 9, 17) @ unit(6, 9, 17).T
+    total = 0.0
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        p, q = (np.exp([float(sims[i, j]) / 0.2 for j in others]) for sims in (before, after @ after.T))
+        p, q = p / p.sum(), q / q.sum()
+        total += float((p * np.log(p / q)).sum())
+    assert neighbourhood(after, before, tau=0.2).item() == pytest.approx(total / 6, rel=1e-4)
+
+
+def test_neighbourhoods_are_kept_by_what_keeps_every_cosine_and_pulled_back_by_the_gradient():
+    x = unit(7, 4, 18)
+    turn, _ = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(3)))
+    assert neighbourhood(x @ turn, x @ x.T).item() == pytest.approx(0, abs=1e-5)
+    after, before = unit(7, 4, 19).requires_grad_(), (x @ x.T).requires_grad_()
+    value = neighbourhood(after, before)
+    gradient, of_before = torch.autograd.grad(value, [after, before], allow_unused=True)
+    assert of_before is None and torch.isfinite(gradient).all()
+    assert neighbourhood(after.detach() - 1e-2 * gradient, before).item() < value.item()
+    double = unit(5, 3, 20).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: neighbourhood(a.float(), torch.eye(5)), (double,), atol=5e-2, eps=1e-3)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_rows_for_a_neighbourhood_are_zero_with_a_gradient(n):
+    after = unit(n, 4, 21).requires_grad_()
+    value = neighbourhood(after, torch.eye(n))
+    value.backward()
+    assert value.item() == 0 and torch.equal(after.grad, torch.zeros(n, 4))

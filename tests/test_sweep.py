@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 
 from xmalign_lab import adaptive, sweep
+from xmalign_lab.batches import Batches
+from xmalign_lab.corpus import Pairs
+from xmalign_lab.encoders.features import Features
 from xmalign_lab.evaluate import report
 from xmalign_lab.sweep import CLEAN, NOISE, POOLS, TEXT, Condition, Run, plan
 
@@ -253,3 +256,14 @@ def test_on_validation_methods_that_ran_on_clean_queries_stand_beside_no_noisy_o
     base = pd.DataFrame({"method": ["constant τ", "string overlap"], "condition": ["random noise 40%", "clean"]})
     assert set(sweep.cells(base.assign(part="test"), NOISE[0])) == {"constant τ", "string overlap"}
     assert set(sweep.cells(base.assign(part="validation"), NOISE[0])) == {"constant τ"}
+
+
+def test_where_little_text_is_left_no_batch_is_empty_and_the_steps_are_as_many():
+    ids = [f"t{i}" for i in range(6)]
+    tables = {"image": (["a", "b", "c"], np.eye(3, dtype=np.float32)), "text": (ids, np.eye(6, dtype=np.float32))}
+    features = {modality: Features(*table) for modality, table in tables.items()}
+    pairs = Pairs(pd.DataFrame({"left": ["a", "b", "c"], "right": ids[:3], "source": "image-eng_Latn"}))
+    batches = Batches(features, pairs, 2, per_epoch=8)
+    seen = [batch.rows["image"] for batch in (batches.at(step, 0) for step in range(8))]
+    assert all(len(rows) for rows in seen)
+    assert np.bincount(np.concatenate(seen), minlength=3).min() >= 2, "each pair comes again"

@@ -1,13 +1,19 @@
 """The towers from scratch: masks, seeds, gradients, tokens and words, save and load."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from bench import bench_towers
+from xmalign_lab import corpora
 from xmalign_lab.corpus import Corpus, CorpusError
 from xmalign_lab.encoders import tiny
+from xmalign_lab.encoders.levels import MultiLevelText
 from xmalign_lab.encoders.tiny import TinyImageEncoder, TinyText, TinyTextEncoder, TinyViT
 
 SMALL = dict(width=16, depth=2, heads=2)
@@ -41,63 +47,93 @@ def text_tower(**changes):
     return TinyText(**(SMALL | changes)).eval()
 
 
+def pictures(n=5, size=48, seed=0):
+    return torch.randint(0, 256, (n, 4, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def packed(tower, texts=TEXTS):
+    return torch.from_numpy(tower.tokenise(texts))
+
+
 def test_shapes():
-    vector, patches = TinyViT(size=48, patch=8, **SMALL)(torch.rand(5, 4, 48, 48))
-    assert vector.shape == (5, 16) and patches.shape == (5, 36, 16)
+    vectors, patches, mask = TinyViT(size=48, patch=8, **SMALL)(pictures())
+    assert vectors.shape == (5, 16) and patches.shape == (5, 36, 16) and mask.shape == (5, 36) and mask.all()
     tower = text_tower()
-    ids, mask, _ = tower.tokenise(TEXTS)
-    vector, tokens = tower(ids, mask)
-    assert vector.shape == (3, 16) and tokens.shape == (*ids.shape, 16)
+    inputs = packed(tower)
+    vectors, tokens, mask = tower(inputs)
+    assert inputs.dtype == torch.int32 and inputs.shape == (3, mask.shape[1], 2)
+    assert vectors.shape == (3, 16) and tokens.shape == (*mask.shape, 16)
 
 
 def test_what_stands_at_masked_positions_has_no_influence():
     tower = text_tower()
-    ids, mask, _ = tower.tokenise(TEXTS)
-    other = torch.where(mask, ids, torch.randint(1, 4096, ids.shape))
-    assert (other != ids).any()
-    for before, after in zip(tower(ids, mask), tower(other, mask), strict=True):
-        torch.testing.assert_close(before, after, rtol=0, atol=0)
+    inputs = packed(tower)
+    before = tower(inputs)
+    other = inputs.clone()
+    other[..., 0] = torch.where(inputs[..., 1] > 0, inputs[..., 0], torch.randint(1, 4096, inputs.shape[:2]))
+    assert (other != inputs).any()
+    with torch.no_grad():
+        tower.table.weight[0] = 1e4
+    for one, again in zip(before, tower(other), strict=True):
+        torch.testing.assert_close(one, again, rtol=0, atol=0)
+    longer = tower(torch.cat([inputs, torch.zeros_like(inputs[:, :5])], 1))
+    torch.testing.assert_close(longer[0], before[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(longer[1][:, :-5], before[1], rtol=1e-5, atol=1e-6)
+    assert not longer[2][:, -5:].any()
 
 
 def test_masked_positions_get_no_gradient():
     tower = text_tower()
-    ids, mask, _ = tower.tokenise(TEXTS)
-    ids = torch.where(mask, ids, 4000)  # an id that stands in padding only
-    assert not (ids[mask] == 4000).any()
-    tower(ids, mask)[0].square().sum().backward()
-    assert not tower.table.weight.grad[4000].any() and tower.table.weight.grad[ids[0, 0]].any()
+    inputs = packed(tower)
+    inputs[..., 0] = torch.where(inputs[..., 1] > 0, inputs[..., 0], 4000)  # an id that stands in padding only
+    assert not (inputs[inputs[..., 1] > 0] == 4000).any()
+    tower(inputs)[0].square().sum().backward()
+    assert not tower.table.weight.grad[[0, 4000]].any() and tower.table.weight.grad[inputs[0, 0, 0]].any()
 
 
 def test_a_text_alone_and_beside_longer_ones_is_the_same():
     tower = text_tower()
-    together = tower(*tower.tokenise(TEXTS)[:2])[0]
+    together = tower(packed(tower))[0]
     for text, row in zip(TEXTS, together, strict=True):
-        torch.testing.assert_close(tower(*tower.tokenise([text])[:2])[0][0], row, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tower(packed(tower, [text]))[0][0], row, rtol=1e-5, atol=1e-6)
 
 
 def test_the_vector_is_the_mean_over_tokens_that_are_there():
     tower = text_tower()
-    ids, mask, _ = tower.tokenise(TEXTS)
-    vector, tokens = tower(ids, mask)
+    vectors, tokens, mask = tower(packed(tower))
     for row in range(3):
-        torch.testing.assert_close(vector[row], tokens[row][mask[row]].mean(0))
+        torch.testing.assert_close(vectors[row], tokens[row][mask[row]].mean(0))
     assert not tokens[~mask].any()
 
 
 def test_attention_sees_the_other_tokens_and_their_order():
     tower = text_tower(level="word")
-    one, other = (tower(*tower.tokenise([text])[:2])[0] for text in ("mbwa huona paka", "paka huona mbwa"))
+    one, other = tower(packed(tower, ["mbwa huona paka", "paka huona mbwa"]))[0]
     assert (one - other).abs().max() > 1e-4
 
 
 def test_tokens_by_hand():
-    _, mask, words = text_tower().tokenise(["ab c", "කාල"])
-    assert words.tolist() == [[0, 0, 1], [0, 0, -1]] and mask.tolist() == [[True] * 3, [True, True, False]]
-    _, _, words = text_tower(level="word").tokenise(["ab c", "කාල"])
-    assert words.tolist() == [[0, 1], [0, -1]]
-    ids, _, _ = text_tower().tokenise(["aa a"])
-    assert ids[0, 0] == ids[0, 2] != ids[0, 1]  # a first letter is told from a later one
-    assert text_tower(longest=4).tokenise(["abcdefg", "a"])[0].shape == (2, 4)
+    tower = text_tower()
+    inputs = tower.tokenise(["ab c", "කාල"])
+    assert inputs[..., 1].tolist() == [[1, 1, 2], [1, 1, 0]] and ((inputs[..., 0] > 0) == (inputs[..., 1] > 0)).all()
+    assert tower.words_of(inputs).tolist() == [[0, 0, 1], [0, 0, -1]]
+    assert text_tower(level="word").tokenise(["ab c", "කාල"])[..., 1].tolist() == [[1, 2], [1, 0]]
+    ids = tower.tokenise(["aa a"])[0, :, 0]
+    assert ids[0] == ids[2] != ids[1]  # a first letter is told from a later one
+    assert text_tower(longest=4).tokenise(["abcdefg", "a"]).shape == (2, 4, 2)
+    subwords = text_tower(level="subword", subwords=["▁", "a", "b", "▁a"])
+    assert subwords.tokenise(["ab b", "x"]).tolist() == [[[5, 1], [4, 1], [2, 2], [4, 2]], [[2, 1], [1, 1], [0, 0], [0, 0]]]
+    assert len(subwords.table.weight) == 6
+
+
+def test_towers_are_made_again_from_their_settings():
+    for tower in (
+        TinyViT(16, 8, **SMALL, registers=2, stem=(4, 8)),
+        text_tower(),
+        text_tower(level="subword", subwords=["a", "b"]),
+    ):
+        again = tiny.TOWERS[type(tower).__name__](**json.loads(json.dumps(tower.settings)))
+        assert tiny.digest(again) == tiny.digest(tower)
 
 
 def test_a_text_without_any_token_is_refused():
@@ -115,23 +151,81 @@ def test_the_seed_alone_fixes_the_weights_and_torchs_own_generator_is_left_alone
     assert first == tiny.digest(make(1)) != tiny.digest(make(2))
 
 
+@pytest.mark.parametrize("registers", [0, 3])
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_pooling_of_patches(pool):
-    vector, patches = TinyViT(size=16, patch=8, pool=pool, **SMALL)(torch.rand(2, 4, 16, 16))
-    assert patches.shape == (2, 4, 16)
-    assert torch.allclose(vector, patches.mean(1), atol=1e-6) == (pool == "mean")
+def test_pooling_of_patches(pool, registers):
+    tower = TinyViT(size=16, patch=8, pool=pool, registers=registers, **SMALL)
+    assert tower.extra.shape[1] == registers + (pool == "cls")
+    vectors, patches, mask = tower(pictures(2, 16))
+    assert patches.shape == (2, 4, 16) and mask.shape == (2, 4)
+    assert torch.allclose(vectors, patches.mean(1), atol=1e-6) == (pool == "mean")
+    with torch.no_grad():
+        tower.extra.mul_(-20)
+    moved = (tower(pictures(2, 16))[1] - patches).abs().max()
+    assert (moved > 1e-4) == bool(tower.extras), "what is added takes part in attention"
 
 
-@pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_both_towers_learn_end_to_end(pool):
+def test_a_patch_is_a_product_with_its_own_pixels():
+    """Without blocks token i is the norm of W patch i + place i, the patches read in rows; what is added is none of them."""
+    tower = TinyViT(size=16, patch=8, width=16, depth=0, heads=2, pool="cls", registers=2)
+    picture = pictures(1, 16)
+    vectors, patches, _ = tower(picture)
+    torch.testing.assert_close(vectors[0], tower.norm(tower.extra[0, 0]))
+    for i, (row, column) in enumerate(((0, 0), (0, 8), (8, 0), (8, 8))):
+        values = picture[0, :, row : row + 8, column : column + 8].float() / 127.5 - 1
+        x = tower.patches(values.permute(1, 2, 0).flatten()) + tower.place[0, i]
+        torch.testing.assert_close(patches[0, i], tower.norm(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_shape_is_the_same_to_the_stem_wherever_it_lies():
+    tower = TinyViT(size=48, patch=8, width=16, depth=0, heads=2, stem=(4, 8)).eval()
+    torch.nn.init.zeros_(tower.place)
+    picture = torch.full((1, 4, 48, 48), 255, dtype=torch.uint8)
+    picture[0, :, 19:26, 18:27] = pictures(1, 16)[0, :, :7, :9]
+    moved = picture.roll((8, -8), (2, 3))
+    tokens, elsewhere = tower(picture)[1].view(6, 6, 16), tower(moved)[1].view(6, 6, 16)
+    torch.testing.assert_close(elsewhere[2:5, 1:4], tokens[1:4, 2:5])
+    assert (tokens[2, 2] - tokens[4, 4]).abs().max() > 1e-2
+
+
+def test_shifts_roll_each_picture_in_training_alone():
+    given = pictures(40, 8)
+    moved = tiny.shifted(given, 2)
+    rolls = {(y, x): given.roll((y, x), (2, 3)) for y in range(-2, 3) for x in range(-2, 3)}
+    found = [[move for move, rolled in rolls.items() if torch.equal(rolled[i], moved[i])] for i in range(40)]
+    assert all(len(moves) == 1 for moves in found) and len({moves[0] for moves in found}) > 10
+    tower = TinyViT(size=16, patch=8, shift=4, **SMALL)
+    assert not torch.equal(tower(pictures(2, 16))[0], tower(pictures(2, 16))[0])
+    tower.eval()
+    torch.testing.assert_close(tower(pictures(2, 16))[0], tower(pictures(2, 16))[0], rtol=0, atol=0)
+
+
+def test_a_frozen_stem_does_not_move():
+    tower = TinyViT(size=16, patch=8, stem=(4, 8), **SMALL)
+    before = {name: value.clone() for name, value in tower.stem.state_dict().items()}
+    tower.stem.requires_grad_(False)
+    tower.train()(pictures(4, 16))
+    assert all(torch.equal(value, before[name]) for name, value in tower.stem.state_dict().items())
+    tower.requires_grad_(True).train()(pictures(4, 16))
+    assert not all(torch.equal(value, before[name]) for name, value in tower.stem.state_dict().items())
+
+
+@pytest.mark.parametrize("given", [torch.rand(2, 4, 16, 16), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)])
+def test_pictures_of_another_kind_are_refused(given):
+    with pytest.raises(ValueError, match="give uint8"):
+        TinyViT(size=16, patch=8, **SMALL)(given)
+
+
+@pytest.mark.parametrize("options", [{}, dict(pool="cls", registers=2), dict(stem=(8, 8))])
+def test_both_towers_learn_end_to_end(options):
     """Four pictures and four texts, matched by a contrastive loss: every weight gets a gradient, and the match is learnt."""
-    pictures = torch.rand(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    image, text = TinyViT(size=16, patch=8, pool=pool, **SMALL), TinyText(**SMALL)
-    ids, mask, _ = text.tokenise(["moja", "mbili", "tatu", "nne"])
+    image, text = TinyViT(size=16, patch=8, **options, **SMALL), TinyText(**SMALL)
+    inputs = packed(text, ["moja", "mbili", "tatu", "nne"])
     weights = [*image.parameters(), *text.parameters()]
     optimiser = torch.optim.Adam(weights, 3e-3)
     for _ in range(40):
-        similarity = torch.nn.functional.normalize(image(pictures)[0]) @ torch.nn.functional.normalize(text(ids, mask)[0]).T
+        vectors = (torch.nn.functional.normalize(found) for found in (image(pictures(4, 16))[0], text(inputs)[0]))
+        similarity = torch.einsum("id,jd->ij", *vectors)
         loss = torch.nn.functional.cross_entropy(similarity / 0.1, torch.arange(4))
         optimiser.zero_grad()
         loss.backward()
@@ -160,6 +254,42 @@ def test_text_encoder_in_batches_equals_all_at_once():
     assert whole.words[1].max() == 2 and whole.mask.sum(1).tolist() == [5, 19, 5]
 
 
+def test_several_levels_behind_the_encoder():
+    tower = MultiLevelText(("characters", "words"), **SMALL)
+    features = TinyTextEncoder(tower, tokens=True, batch=2).encode(text_corpus())
+    assert features.tokens.shape == (3, 3, 16) and features.words.tolist() == [[0, -1, -1], [0, 1, 2], [0, 1, -1]]
+    np.testing.assert_allclose(TinyTextEncoder(tower).encode(TEXTS).vectors, features.vectors, rtol=1e-6)
+
+
+def test_the_bench_asks_among_pictures_that_differ_in_one_attribute():
+    corpus = corpora.load("scenes", ["eng_Latn"], n=1080, pictures=1).where_rows(modality="image")
+    labels = dict(zip(corpus.rows.group, corpus.rows.labels, strict=True))
+    sets = bench_towers.alike(corpus)
+    assert set(sets) == set(labels) and set(map(len, sets.values())) == {16}
+    for group, (first, *others) in list(sets.items())[::40]:
+        assert first == group and len(set(others)) == 15
+        assert all(sum(labels[other][name] != value for name, value in labels[group].items()) == 1 for other in others)
+
+
+def test_the_bench_scores_what_it_is_given():
+    """A stand-in that sees the attributes themselves finds every picture; blind to colour it ties with five others."""
+    corpus = corpora.load("scenes", ["eng_Latn", "swh_Latn"], n=1080, pictures=1)
+    values = pd.get_dummies(pd.DataFrame(list(corpus.rows.labels))[["shape", "colour", "size", "count", "place"]].astype(str))
+
+    def attributes(columns):
+        unit = values.loc[:, columns].to_numpy(np.float32)
+        of = dict(zip(corpus.rows.id, unit / np.linalg.norm(unit, axis=1, keepdims=True), strict=True))
+        heads = {"text": SimpleNamespace(tower=SimpleNamespace(tokenise=text_tower().tokenise))}
+        encode = lambda rows: np.stack([of[row_id] for row_id in rows.ids])  # noqa: E731
+        return SimpleNamespace(heads=heads, encode_image=encode, encode_text=encode)
+
+    pictures, captions = (corpus.where_rows(modality=modality) for modality in ("image", "text"))
+    every = bench_towers.tested(attributes(values.columns), pictures, captions)
+    assert every.lang.tolist() == ["eng_Latn", "swh_Latn"] and (every.iloc[:, 1:] == [1080, 1, 1, 1]).all(axis=None)
+    blind = bench_towers.tested(attributes(~values.columns.str.startswith("colour")), pictures, captions)
+    assert (blind["R@1"] == 0).all() and (blind["mean rank"] == 3.5).all() and (blind["R@1 of 16 alike"] == 0).all()
+
+
 def test_spec_changes_with_weights_settings_and_tokens():
     towers = [TinyText(**SMALL), TinyText(**SMALL, seed=1), TinyText(**SMALL, longest=95)]
     specs = [str(TinyTextEncoder(tower).spec()) for tower in towers] + [str(TinyTextEncoder(towers[0], tokens=True).spec())]
@@ -173,5 +303,17 @@ def test_settings_that_do_not_divide_are_refused():
     for wrong in (dict(size=50), dict(width=30), dict(pool="max")):
         with pytest.raises(ValueError, match="must divide"):
             TinyViT(**wrong)
-    with pytest.raises(ValueError, match="word or grapheme"):
+    with pytest.raises(ValueError, match="word, grapheme or"):
         TinyText(level="byte")
+
+
+def test_early_patches_know_nothing_of_each_other():
+    tower = TinyViT(size=24, patch=8, width=16, depth=2, heads=2, early=True).eval()
+    picture = torch.zeros(1, 4, 24, 24, dtype=torch.uint8)
+    changed = picture.clone()
+    changed[..., :8, :8] = 255  # the first patch alone
+    (whole, before, _), (other, after, _) = tower(picture), tower(changed)
+    moved = (before - after).abs().sum(-1)[0]
+    assert moved[0] > 0 and torch.equal(moved[1:], torch.zeros(8)) and not torch.allclose(whole, other)
+    last = TinyViT(size=24, patch=8, width=16, depth=2, heads=2).eval()
+    assert ((last(picture)[1] - last(changed)[1]).abs().sum(-1)[0] > 0).all(), "behind the blocks all have seen it"

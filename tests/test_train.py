@@ -12,9 +12,13 @@ import torch
 from xmalign_lab.batches import Batch, Batches, Relation
 from xmalign_lab.corpus import CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
-from xmalign_lab.model import Aligner, DenseInput, Head, SparseInput, dropout
+from xmalign_lab.encoders.inputs import Inputs, texts
+from xmalign_lab.encoders.tiny import TinyText
+from xmalign_lab.heads import DenseInput, Head, SparseInput, dropout
+from xmalign_lab.model import Aligner
+from xmalign_lab.recipe import TERMS
 from xmalign_lab.schedules import Constant, Cosine, Linear
-from xmalign_lab.train import Edit, Recipe, _statistics, fit, load_state, save_state, train
+from xmalign_lab.train import Edit, Recipe, _statistics, fit, initial_state, load_state, save_state, train
 
 SMALL = Recipe(least_count=1, epochs=4, batch_pairs=40, dim=16, hidden=24, components=12, temperature=Cosine(0.3, 0.1))
 N = 30
@@ -277,3 +281,199 @@ def test_siglips_bias_is_learned_only_by_its_own_loss():
     for term, moves in (("siglip", True), ("info_nce", False)):
         *_, last = train(replace(SMALL, terms={term: 1.0}, bias=-2.7), features, pairs)
         assert (float(last.state.aligner.bias.detach()) != pytest.approx(-2.7)) is moves
+
+
+# Towers end to end, a teacher, queues, learned weights of the terms
+
+SIZES = dict(width=16, depth=2, heads=2)
+TOWERS = {"image": {"tower": "TinyViT", "size": 16, "patch": 8, **SIZES}, "text": {"tower": "TinyText", "level": "word", **SIZES}}
+TALL = replace(SMALL, epochs=2, batch_pairs=12, dim=8, towers=TOWERS, learning_rate=3e-3, terms={"info_nce": 1.0, "filip": 0.5})
+M = 10
+
+
+def raw_world():
+    """10 colours as pictures of raw bytes, and two words for each: English ones tied to pictures, Swahili ones to English."""
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(np.repeat(rng.integers(0, 256, (M, 4, 1, 1), np.uint8), 16, 2), 16, 3)
+    ids, english, swahili = ([f"{letter}{k}" for k in range(M)] for letter in "ies")
+    words = texts([f"the {w}" if w[0] == "e" else w for w in english + swahili], TinyText(level="word", **SIZES).tokenise)
+    features = {"image": Inputs(ids, pictures), "text": Inputs(english + swahili, words.rows)}
+    image = pd.DataFrame({"left": ids, "right": english, "source": "image-eng_Latn"})
+    text = pd.DataFrame({"left": english, "right": swahili, "source": "eng_Latn-swh_Latn"})
+    return features, Pairs(pd.concat([image, text]))
+
+
+def teacher(features, pairs, seed: int = 0):
+    """A guide: one vector a concept, and a little of each row's own."""
+    rng = np.random.default_rng(seed)
+    ids = [row_id for table in features.values() for row_id in table.ids]
+    concept = rng.normal(size=(N, 6))
+    return Features.from_arrays([concept[int(i[1:])] + 0.1 * rng.normal(size=6) for i in ids], ids)
+
+
+def test_towers_learn_end_to_end_and_read_back(tmp_path):
+    features, pairs = raw_world()
+    recipe = replace(TALL, epochs=40, batch_pairs=20, temperature=Constant(0.1))
+    aligner, steps = fit(recipe, features, pairs, progress=False)
+    assert steps["image-eng_Latn/filip"].iloc[-1] < 0.5 * steps["image-eng_Latn/filip"].iloc[0]
+    found, swahili = aligner.encode_image(features["image"]), aligner.encode_text(features["text"])[M:]
+    assert (np.argmax(swahili @ found.T, 1) == np.arange(M)).mean() > 0.7, "Swahili finds pictures it was never paired with"
+    aligner.save(tmp_path)
+    assert np.array_equal(Aligner.load(tmp_path).encode_image(features["image"]), found)
+
+
+FULL = replace(
+    TALL,
+    terms={"info_nce": 1.0, "gloria": 0.5, "mmd": 0.1, "relational": 0.2, "adversary": 0.1},
+    queue=7,
+    weighting="uncertainty",
+    train_towers=1,
+    tower_learning_rate=1e-3,
+)
+
+
+def test_a_run_with_towers_a_queue_a_teacher_and_learned_weights_resumes_bit_for_bit(tmp_path):
+    features, pairs = raw_world()
+    guide = teacher(features, pairs)
+    whole = [(s.row(), weights(s.state.aligner)) for s in train(FULL, features, pairs, guide=guide)]
+    run = train(FULL, features, pairs, guide=guide)
+    first = [next(run) for _ in range(2)]
+    save_state(first[-1].state, [s.row() for s in first], tmp_path)
+    torch.manual_seed(12345)
+    state, rows = load_state(tmp_path, FULL, features, pairs)
+    assert {"queue/image-eng_Latn", "queue/eng_Latn-swh_Latn"} <= set(state.schedule) and len(state.uncertainty) == 10
+    rest = list(train(FULL, features, pairs, state, guide))
+    assert rows + [s.row() for s in rest] == [row for row, _ in whole]
+    assert same(weights(rest[-1].state.aligner), whole[-1][1])
+
+
+def test_what_is_frozen_does_not_move_and_a_towers_own_rate_is_its_own():
+    features, pairs = raw_world()
+    steps = list(train(FULL, features, pairs, guide=teacher(features, pairs)))
+    state = steps[-1].state
+    start = initial_state(FULL, features, Batches(features, pairs, FULL.batch_pairs)).aligner.state_dict()
+    moved = {name for name, value in state.aligner.named_parameters() if not torch.equal(value, start[name])}
+    inside = {name.split(".tower.")[1] for name in moved if ".tower." in name}
+    assert inside and all(name.startswith(("blocks.1.", "norm.")) for name in inside)
+    first = next(train(FULL, features, pairs, guide=teacher(features, pairs)))
+    rates = sorted({group["lr"] for group in first.state.optimiser.param_groups})
+    assert rates == pytest.approx([first.learning_rate / 3, first.learning_rate])
+
+
+def test_a_queue_holds_the_last_believed_pairs_and_only_distributions_see_it():
+    features, pairs = world()
+    recipe = replace(SMALL, queue=25, terms={"info_nce": 1.0, "coral": 1.0, "structure": 1.0}, batch_pairs=20)
+    with_queue, without = (list(train(each, features, pairs)) for each in (recipe, replace(recipe, queue=0)))
+    assert with_queue[0].terms == without[0].terms, "there is nothing to remember yet"
+    for name, agrees in (("coral", False), ("structure", True), ("info_nce", True)):
+        label = f"image-eng_Latn/{name}"
+        assert (with_queue[1].terms[label] == without[1].terms[label]) is agrees
+    run = train(recipe, features, pairs)
+    queues = [next(run).state.schedule["queue/image-eng_Latn"]["left"] for _ in range(5)]
+    assert len(queues[0]) < 25 and len(queues[-1]) == 25 and len(queues[-2]) == 25
+    moved = [n for n in range(1, 25) if np.array_equal(queues[-1][:-n], queues[-2][n:])]
+    assert len(moved) == 1, "the oldest go, the newest stand at the end"
+
+
+def test_learned_weights_follow_the_size_of_the_losses():
+    features, pairs = world()
+    recipe = replace(
+        SMALL, weighting="uncertainty", terms={"info_nce": 1.0, "distance": 1.0, "coral": 0.5}, epochs=40, learning_rate=0.05
+    )
+    *_, last = train(recipe, features, pairs)
+    for relation in pairs.sources:
+        s = {term: 4 * np.tanh(float(last.state.uncertainty[f"{relation}/{term}"].detach()) / 4) for term in recipe.terms}
+        for term, value in s.items():
+            assert last.coefficients[f"weight/{relation}/{term}"] == pytest.approx(recipe.terms[term] * np.exp(-value), rel=0.2)
+        assert s["coral"] < s["distance"] < s["info_nce"], "a small loss is a certain one"
+    first = next(train(recipe, features, pairs))
+    plain = next(train(replace(recipe, weighting="fixed"), features, pairs))
+    assert first.terms["total"] == pytest.approx(plain.terms["total"]), "exp(0) = 1 and s/2 = 0 at the start"
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("filip", "has no left tokens, which the term 'filip' needs; give Inputs and a tower"),
+        ("relational", "has no guide, which the term 'relational' needs; give train"),
+    ],
+)
+def test_a_term_that_lacks_what_it_needs_stops_the_first_step_and_an_edit_is_refused(term, said):
+    terms, said = {term: 1.0}, f"relation 'image-eng_Latn' {said}"
+    features, pairs = world()
+    with pytest.raises(ValueError, match=said):
+        next(train(replace(SMALL, terms=terms), features, pairs))
+    run = train(SMALL, features, pairs)
+    step = next(run)
+    assert said in run.send(Edit(1, "terms", terms)).refused
+    rest = [step, *run]
+    assert [s.terms for s in rest] == [s.terms for s in train(SMALL, features, pairs)], "as if it had not been asked"
+
+
+def test_a_guide_for_some_rows_guides_the_relations_that_it_covers():
+    features, pairs = world()
+    guide = teacher(features, pairs)
+    texts_only, seen = guide.select([row_id[0] != "i" for row_id in guide.ids]), {}
+    original = TERMS["info_nce"]
+    try:
+        TERMS["info_nce"] = lambda v: seen.update({v.relation: v.guide}) or original(v)
+        next(train(SMALL, features, pairs, guide=texts_only))
+    finally:
+        TERMS["info_nce"] = original
+    assert seen["image-eng_Latn"] is None and seen["eng_Latn-swh_Latn"] is not None
+    step = next(train(replace(SMALL, terms={"relational": 1.0}), features, pairs, guide=texts_only))
+    assert step.terms["image-eng_Latn/relational"] == 0 < step.terms["eng_Latn-swh_Latn/relational"]
+    sims = seen["eng_Latn-swh_Latn"]
+    batch = Batches(features, pairs, SMALL.batch_pairs).at(0, 0)
+    relation = batch.relations[1]
+    left, right = (features["text"].ids[batch.rows["text"][at]] for at in (relation.left, relation.right))
+    unit = guide.vectors / np.linalg.norm(guide.vectors, axis=1, keepdims=True)
+    expected = unit[guide.position(left)] @ unit[guide.position(right)].T
+    np.testing.assert_allclose(sims, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("knows", "said"),
+    [
+        (lambda row_id: row_id != "i3", "the guide knows the left row of 29 of the 30 pairs of 'image-eng_Latn'; give it all"),
+        (lambda row_id: row_id[0] == "s", "the guide knows both rows of no pair; its ids, 's0' for one, must be those of rows"),
+    ],
+)
+def test_a_guide_with_gaps_is_refused_before_the_first_step(knows, said):
+    features, pairs = world()
+    guide = teacher(features, pairs)
+    with pytest.raises(ValueError, match=said):
+        next(train(SMALL, features, pairs, guide=guide.select([knows(row_id) for row_id in guide.ids])))
+
+
+def test_a_tower_and_its_inputs_come_together_or_not_at_all():
+    features, pairs = raw_world()
+    with pytest.raises(ValueError, match="image brings Inputs, which need a tower; the recipe's towers are none"):
+        next(train(replace(TALL, towers={}), features, pairs))
+    frozen, pairs = world()
+    with pytest.raises(ValueError, match=r"text brings features, which need none; the recipe's towers are \['text'\]"):
+        next(train(replace(SMALL, towers={"text": TOWERS["text"]}), frozen, pairs))
+
+
+def test_frozen_pictures_and_a_text_tower_go_together():
+    features, pairs = raw_world()
+    image = Features.from_arrays(np.random.default_rng(0).normal(size=(M, 12)), features["image"].ids)
+    recipe = replace(TALL, towers={"text": TOWERS["text"]}, terms={"info_nce": 1.0}, train_towers="none", image_head="linear")
+    aligner, _ = fit(recipe, {"image": image, "text": features["text"]}, pairs, progress=False)
+    assert aligner.encode_image(image).shape == (M, 8) == aligner.encode_text(features["text"])[:M].shape
+
+
+def test_a_run_through_adapters_moves_nothing_else_of_its_towers_and_resumes(tmp_path):
+    pytest.importorskip("peft")
+    features, pairs = raw_world()
+    recipe = replace(TALL, adapters=2, terms={"info_nce": 1.0})
+    run = train(recipe, features, pairs)
+    first = [next(run) for _ in range(2)]
+    save_state(first[-1].state, [], tmp_path)
+    state, _ = load_state(tmp_path, recipe, features, pairs)
+    rest, again = list(run), list(train(recipe, features, pairs, state))
+    assert same(weights(rest[-1].state.aligner), weights(again[-1].state.aligner))
+    start = initial_state(recipe, features, Batches(features, pairs, recipe.batch_pairs)).aligner.state_dict()
+    moved = {name for name, value in weights(rest[-1].state.aligner).items() if not torch.equal(value, start[name])}
+    inside = {name for name in moved if ".tower." in name}
+    assert inside and all("lora_" in name for name in inside)

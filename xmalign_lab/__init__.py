@@ -5,21 +5,24 @@
     profile      smoke | small | full: pick(), seeding, device, paths
     similarity   tiled exact top-k and ranks, CSLS, margins: the only home of nearest neighbours (counting: its kernels)
     schedules    a number as a function of training progress and of the batch
-    corpora      scenes (procedural), emoji (CLDR × images), tables (your own), parallel, labelled, lexicons
-    encoders     classic (no weights), static (word vectors), tiny (from scratch); Features and their cache
+    corpora      scenes (procedural), emoji (CLDR × images), tables (your own), captions, parallel, labelled, lexicons
+    encoders     classic (no weights), static (word vectors), tiny, levels, subwords (from scratch), pretrained, clip, trainable
+                 (from others); Features, Inputs and their cache
     pairs        confidence, thresholds, mining (dictionary: through words), augmenting, noise: all Pairs → Pairs
-    losses       functions of a similarity matrix, a mask of positives and a temperature; regularisers; an adversary
+    losses       functions of a similarity matrix, a mask of positives and a temperature; regularisers; an adversary; local (words
+                 and patches), transfer (from a teacher)
     ridge        a map in closed form, and what it says of a family that it was not shown
-    model        heads and the Aligner
+    model        the Aligner and its towers (heads: over frozen features)
     recipe       Recipe: terms, schedules, stages; everything that decides a run
-    train        train(): a generator of steps; fit() drains it (batches: what a step sees)
+    train        train(): a generator of steps; fit() drains it (batches: what a step sees; state: what a run remembers)
     records      run folders: the only source of any number shown
     evaluate     retrieval, words, transfer, space: one value per query; significance; means and tests in the report
-    study        folds and tasks; baselines, adaptive: methods as recipes; sweep: methods × noise × parallel text
+    study        folds and tasks; baselines, adaptive, lowresource: methods as recipes; sweep: methods × noise × parallel text;
+                 reproduce: published figures
     projection   PCA and UMAP as added columns
     plots        pure functions → plotly figures; dials: schedules, thresholds, runs; curves: the study's; pictures: HTML with
-                 thumbnails; style: their look
-    widgets      the interactive twins of the plots
+                 thumbnails; heatmaps: words over pictures; style: their look
+    widgets      the interactive twins of the plots; worked: a language of your own, from files to a page
     cli, doctor  the command `xmalign`
 
 Imports point one way, from the lower half of this list to the upper; importing the package itself costs nothing.

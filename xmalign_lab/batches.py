@@ -11,6 +11,9 @@ import torch
 
 from xmalign_lab.corpus import CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
+from xmalign_lab.encoders.inputs import Inputs
+
+Tables = Mapping[str, Features | Inputs]  # by modality
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Relation:
     right: torch.Tensor  # (m,)
     positives: torch.Tensor  # (n, m) bool
     weight: torch.Tensor  # (n, m)
+
+    @property
+    def sides(self) -> tuple[tuple[str, torch.Tensor], tuple[str, torch.Tensor]]:
+        """Modality and positions, left and right."""
+        return (self.left_modality, self.left), (self.right_modality, self.right)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Batches:
     hub. What is positive within a batch is looked up in the belief, never assumed from a diagonal.
     """
 
-    def __init__(self, features: Mapping[str, Features], pairs: Pairs, size: int, per_epoch: int = 0):
+    def __init__(self, features: Tables, pairs: Pairs, size: int, per_epoch: int = 0):
         rows = pairs.rows[pairs.rows.weight > 0]
         if rows.empty:
             raise CorpusError("pairs: no pair has a weight above 0, so there is nothing to train on")
@@ -94,7 +102,8 @@ class Batches:
         """Batch number `step` of the run with this seed: the same whenever it is asked for."""
         epoch, number = divmod(step, self.per_epoch)
         chosen = np.zeros(len(self.node_of), bool)
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.hubs))
+        rng, rounds = np.random.default_rng([seed, epoch]), -(-self.per_epoch // len(self.hubs))
+        order = np.concatenate([rng.permutation(len(self.hubs)) for _ in range(rounds)])  # again, where batches would be empty
         chosen[self.hubs[np.array_split(order, self.per_epoch)[number]]] = True
         parts = [(s, np.flatnonzero(chosen[s.hub])) for s in self.sources]
         nodes = np.unique(np.concatenate([np.concatenate([s.left[p], s.right[p]]) for s, p in parts]))

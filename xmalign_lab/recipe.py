@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 
 from xmalign_lab import schedules
+from xmalign_lab.heads import FEATURE_HEADS
+from xmalign_lab.losses import contrastive, local
 from xmalign_lab.losses import structure as regularisers
 from xmalign_lab.losses.adversarial import language_adversary
 from xmalign_lab.losses.contrastive import rince, sigmoid_pairs, smoothed_softmax, squared_distance, symmetric_info_nce
+from xmalign_lab.losses.transfer import mixup, relational, taught
 from xmalign_lab.schedules import Constant, Schedule
 
 EDITABLE = (
@@ -23,7 +26,11 @@ EDITABLE = (
 class View:
     """What a term sees of one relation in one batch: unit vectors (n, d) and (m, d), their product, belief, τ, bias.
 
-    `attraction`, `repulsion` and `reversal` are this step's numbers; `discriminator` is there between texts only.
+    `attraction`, `repulsion` and `reversal` are this step's numbers; `discriminator` is there between texts only. Where the
+    heads have tokens, `left_tokens` (n, a, d) and `right_tokens` (m, b, d) with their masks (n, a) and (m, b); in a run that
+    is `taught`, the teacher's similarities `guide` (n, m), if it knows these rows. `before` (k, k) are the cosines that the
+    features of the text side had, of the left one between texts; `remembered` the rows of the last pairs, two of (q, d), where
+    the recipe has a queue.
     """
 
     left: torch.Tensor
@@ -39,11 +46,32 @@ class View:
     ambiguity: float = 0.0
     reversal: float = 0.0
     discriminator: torch.nn.Module | None = None
+    left_tokens: torch.Tensor | None = None
+    left_mask: torch.Tensor | None = None
+    right_tokens: torch.Tensor | None = None
+    right_mask: torch.Tensor | None = None
+    guide: torch.Tensor | None = None
+    before: torch.Tensor | None = None
+    remembered: tuple[torch.Tensor, torch.Tensor] | None = None
+    relation: str = ""
+    taught: bool = False
+    modalities: tuple[str, str] = ("text", "text")
+
+    def needs(self, part: str, term: str, mend: str) -> torch.Tensor:
+        """That part of the view; where the relation lacks it, a `ValueError` that says so."""
+        if getattr(self, part) is None:
+            lacks = f"relation {self.relation!r} has no {part.replace('_', ' ')}"
+            raise ValueError(f"{lacks}, which the term {term!r} needs; {mend}")
+        return getattr(self, part)
+
+    @property
+    def options(self) -> dict[str, float]:
+        """What `info_nce` takes beside the similarities."""
+        return {name: getattr(self, name) for name in ("attraction", "repulsion", "hardness", "ambiguity")}
 
 
 def _info_nce(v: View) -> torch.Tensor:
-    options = {"attraction": v.attraction, "repulsion": v.repulsion, "hardness": v.hardness, "ambiguity": v.ambiguity}
-    return symmetric_info_nce(v.sim, v.positives, v.tau, v.weight, **options)
+    return symmetric_info_nce(v.sim, v.positives, v.tau, v.weight, **v.options)
 
 
 def _adversary(v: View) -> torch.Tensor:
@@ -53,10 +81,52 @@ def _adversary(v: View) -> torch.Tensor:
 
 def _regulariser(name: str) -> Callable[[View], torch.Tensor]:
     measure = getattr(regularisers, name)
-    return lambda v: measure(v.left, v.right, v.positives)
+
+    def term(v: View) -> torch.Tensor:
+        if v.remembered is None or name not in DISTRIBUTIONAL:
+            return measure(v.left, v.right, v.positives)
+        left, right = (torch.cat(sides) for sides in zip((v.left, v.right), v.remembered, strict=True))
+        return measure(left, right, torch.block_diag(v.positives, torch.eye(len(v.remembered[0]))).bool())
+
+    return term
+
+
+def _local(name: str) -> Callable[[View], torch.Tensor]:
+    """InfoNCE both ways on similarities between tokens; a text asks a picture, not the reverse, whichever of them is left."""
+    measure = getattr(local, name)
+
+    def term(v: View) -> torch.Tensor:
+        mend = "give Inputs and a tower on both sides"
+        x, y = (v.needs(part, name, mend) for part in ("left_tokens", "right_tokens"))
+        masks, positives, tau, weight = (v.left_mask, v.right_mask), v.positives, v.tau, v.weight
+        if v.modalities == ("image", "text"):
+            x, y, masks, positives, weight = y, x, masks[::-1], positives.T, weight.T
+            tau = tau[::-1] if isinstance(tau, tuple) else tau.T if getattr(tau, "ndim", 0) == 2 else tau
+        sims = measure(x, y, *masks)
+        sims = sims if isinstance(sims, tuple) else (sims, sims)  # one for each direction, or the same for both
+        return sum(contrastive.info_nce(sims[1 - dim], positives, tau, weight, dims=(dim,), **v.options) for dim in (1, 0)) / 2
+
+    return term
+
+
+def _guided(name: str, loss: Callable[..., torch.Tensor]) -> Callable[[View], torch.Tensor]:
+    """Nothing in a relation that the teacher does not know."""
+
+    def term(v: View) -> torch.Tensor:
+        if v.taught and v.guide is None:
+            return 0 * v.sim.sum()
+        return loss(v.sim, v.needs("guide", name, "give train() a guide with a vector for each of its rows"), v.tau)
+
+    return term
+
+
+def _neighbourhood(v: View) -> torch.Tensor:
+    before = v.needs("before", "neighbourhood", "its texts must come as Features")
+    return regularisers.neighbourhood(v.right if v.modalities[0] == "image" else v.left, before)
 
 
 REGULARISERS = ("structure", "cka", "mmd", "coral", "wasserstein", "gromov_wasserstein", "uniformity")
+DISTRIBUTIONAL = ("mmd", "coral", "wasserstein", "uniformity")  # these need not know which x belongs to which y
 TERMS: dict[str, Callable[[View], torch.Tensor]] = {
     "info_nce": _info_nce,
     "align": lambda v: smoothed_softmax(v.sim, v.positives, v.tau, v.weight),
@@ -65,6 +135,11 @@ TERMS: dict[str, Callable[[View], torch.Tensor]] = {
     "distance": lambda v: squared_distance(v.sim, v.positives, v.weight),
     "adversary": _adversary,
     **{name: _regulariser(name) for name in REGULARISERS},
+    "neighbourhood": _neighbourhood,
+    **{name: _local(name) for name in ("filip", "gloria", "pacl", "transport")},
+    "relational": _guided("relational", relational),
+    "taught": _guided("taught", taught),
+    "mixup": lambda v: mixup(v.left, v.right, v.positives, v.tau, v.weight),
 }
 
 
@@ -90,13 +165,23 @@ class Recipe:
         L = Σ over relations of  α(t, B) · attraction + β(t, B) · repulsion + Σ λ(A) · regulariser
 
     An epoch has `per_epoch` steps, or as many as batches of about `batch_pairs` pairs make of the data (0).
-    `terms` weighs losses by name, with numbers or Schedules (λ, such as `Fading`), `relations` weighs the sources of the
-    pairs (1 where not named). `attraction` α and `repulsion` β are the two halves of "info_nce" (`losses.contrastive`),
-    with `hardness` and `ambiguity`; `temperature` is a Schedule, or its start value is learned with `learn_temperature`;
-    `bias` is where SigLIP's starts; `reversal` is the strength of the term "adversary" on the heads. Pairs whose score lies
-    below `threshold` are left out, one without a score stays. `stages` change fields as the run goes on. The modalities in
-    `fixed` bring vectors of width `dim` that are the space already. A run ends with `Collapsed` when the effective rank of
-    what it encodes falls below `collapse`. Raises `ValueError` for an unknown term, schedule or field, naming the known ones.
+    `terms` weighs losses by name, with numbers or Schedules (λ, such as `Fading`). `relations` weighs the sources of the pairs
+    (1 where not named), by a number, or by one for each of the terms that this source is to have, and no other: masked words
+    or topics may have a loss of their own. `attraction` α and `repulsion` β are the two halves of "info_nce"
+    (`losses.contrastive`), with `hardness` and `ambiguity`; `temperature` is a Schedule, or its start value is learned with
+    `learn_temperature`; `bias` is where SigLIP's starts; `reversal` is the strength of the term "adversary" on the heads. Pairs
+    whose score lies below `threshold` are left out, one without a score stays. `stages` change fields as the run goes on. The
+    modalities in `fixed` bring vectors of width `dim` that are the space already; `image_head` and `text_head` name the kind
+    of head over other features (`heads`). A run ends with `Collapsed` when the effective rank of what it encodes falls below
+    `collapse`.
+
+    A modality that brings `Inputs` has a tower in `towers`: {"image": {"tower": name, **settings}}. Of it `train_towers`
+    trains "all", "none", or so many of its last blocks, at `tower_learning_rate` (0: at `learning_rate`); `adapters` above 0
+    is the rank of low-rank adapters in its linear layers, which are then trained instead. The terms in `DISTRIBUTIONAL` see the
+    last `queue` pairs of each relation besides the batch (He et al. 2020, arXiv 1911.05722, of a contrastive loss; vectors a
+    few steps old). With `weighting` "uncertainty" each term k of each relation counts as exp(-s_k) λ_k L_k + s_k/2 with a
+    learned s_k in [-4, 4], since a loss below zero would have no best s (Kendall, Gal & Cipolla 2018, arXiv 1705.07115, the
+    form for likelihoods). Raises `ValueError` for an unknown term, head, schedule or field, naming the known ones.
     """
 
     name: str = "info_nce"
@@ -119,7 +204,7 @@ class Recipe:
     bias: float = 0.0
     fixed: tuple[str, ...] = ()
     terms: Mapping[str, float | Schedule] = field(default_factory=lambda: {"info_nce": 1.0})
-    relations: Mapping[str, float] = field(default_factory=dict)
+    relations: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     attraction: Schedule = field(default_factory=lambda: Constant(1.0))
     repulsion: Schedule = field(default_factory=lambda: Constant(1.0))
     hardness: float = 0.0
@@ -128,11 +213,27 @@ class Recipe:
     threshold: float = 0.0
     stages: tuple[Stage, ...] = ()
     collapse: float = 0.0
+    image_head: str = "mlp"
+    text_head: str = "mlp"
+    towers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    train_towers: str | int = "all"
+    tower_learning_rate: float = 0.0
+    adapters: int = 0
+    queue: int = 0
+    weighting: str = "fixed"
 
     def __post_init__(self):
-        for term in self.terms:
+        for term in (*self.terms, *(term for of in self.relations.values() if isinstance(of, Mapping) for term in of)):
             if term not in TERMS:
                 raise ValueError(f"unknown term {term!r}; known are {', '.join(sorted(TERMS))}")
+        kinds = {"image_head": FEATURE_HEADS, "text_head": FEATURE_HEADS, "weighting": ("fixed", "uncertainty")}
+        for name, known in kinds.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known are {', '.join(sorted(known))}")
+        if not (self.train_towers in ("none", "all") or (type(self.train_towers) is int and self.train_towers > 0)):
+            raise ValueError(f"train_towers is {self.train_towers!r}; it may be 'none', 'all' or a number of last blocks")
+        if min(self.adapters, self.queue, self.tower_learning_rate) < 0:
+            raise ValueError("adapters, queue and tower_learning_rate cannot be below 0")
         if self.epochs < 1 or self.batch_pairs < 2:
             raise ValueError("a recipe needs at least 1 epoch and 2 pairs in a batch")
         schedules.as_temperature(self.temperature)
@@ -157,7 +258,8 @@ class Recipe:
         return replace(self, stages=stages, **{name: value})
 
     def to_json(self) -> str:
-        return json.dumps({f.name: plain(getattr(self, f.name)) for f in fields(self)}, indent=2, sort_keys=True)
+        """Terms stand in their own order, in which they are added up: rounding would tell another from it after a resume."""
+        return json.dumps({f.name: plain(getattr(self, f.name)) for f in fields(self)}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:

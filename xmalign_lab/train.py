@@ -9,28 +9,29 @@ what is random in a step depends on the seed and the step's number alone.
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from xmalign_lab import profile
-from xmalign_lab.batches import Batch, Batches, Relation
+from xmalign_lab.batches import Batch, Batches, Relation, Tables
 from xmalign_lab.corpus import CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.evaluate.space import effective_rank
-from xmalign_lab.losses.adversarial import Discriminator
-from xmalign_lab.model import Aligner, DenseInput, Fixed, Head, SparseInput
-from xmalign_lab.recipe import TERMS, Recipe, View, plain, unplain
+from xmalign_lab.heads import Orthogonal
+from xmalign_lab.model import Aligner, Encoded, vectors_of
+from xmalign_lab.recipe import TERMS, Recipe, View
 from xmalign_lab.schedules import Individual, PerPair, Schedule
+from xmalign_lab.state import Edit, State, grow, initial_state, key, load_state, save_state
 
 SAVE_SECONDS = 20.0
 MOST_RANKED = 256  # rows that an effective rank is taken of, some ten times a run: it is a singular value decomposition
@@ -41,35 +42,13 @@ class Collapsed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Edit:
-    """A change of the running recipe: from step `step` on, `field` has `value`."""
-
-    step: int
-    field: str
-    value: object
-
-
-@dataclass
-class State:
-    """All that a run has learned and remembers: enough to go on bit for bit."""
-
-    aligner: Aligner
-    optimiser: torch.optim.Optimizer
-    recipe: Recipe
-    step: int = 0
-    schedule: dict = field(default_factory=dict)
-    edits: list[Edit] = field(default_factory=list)
-    adversaries: torch.nn.ModuleDict = field(default_factory=torch.nn.ModuleDict)
-
-
-@dataclass(frozen=True)
 class Step:
     """What one step did, and the state after it.
 
     `terms` by name (`relation/term` and `total`); `tau`, the mean one where pairs have their own; `coefficients`: attraction,
-    repulsion and `weight/term`; `statistics` of the batch, and some ten times a run the effective rank times the variance of
-    the unit vectors, which is small for all kinds of collapse. After an `Edit` that cannot be, the same step comes back with
-    the reason in `refused`, and nothing has changed.
+    repulsion, `weight/term`, and `weight/relation/term` where it is learned; `statistics` of the batch, and some ten times a
+    run the effective rank times the variance of the unit vectors, which is small for all kinds of collapse. After an `Edit`
+    that cannot be, the same step comes back with the reason in `refused`, and nothing has changed.
     """
 
     step: int
@@ -91,45 +70,57 @@ class Step:
         return row | {"learning_rate": self.learning_rate} | self.terms | self.coefficients | self.statistics
 
 
-def initial_state(recipe: Recipe, features: Mapping[str, Features], batches: Batches) -> State:
-    """A fresh Aligner for these features; input statistics come from the rows that occur in the pairs, no others."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        heads = {}
-        for modality, table in features.items():
-            if modality in recipe.fixed:
-                if table.width != recipe.dim:
-                    raise ValueError(f"{modality} is fixed, but its width {table.width} is not the space's {recipe.dim}")
-                heads[modality] = Fixed(table.width)
-                continue
-            rows = table.vectors[batches.rows_of(modality)]
-            sparse = not isinstance(rows, np.ndarray)
-            fitted = SparseInput.fit(rows, recipe.least_count) if sparse else DenseInput.fit(rows, recipe.components)
-            inner = fitted.inner if sparse else fitted.basis.shape[1]
-            drop = recipe.image_dropout if modality == "image" else recipe.text_dropout
-            heads[modality] = Head(table.width, inner, recipe.hidden, recipe.dim, sparse, drop, recipe.dropout, fitted)
-        aligner = Aligner(heads["image"], heads["text"], recipe.temperature(0.0, {}, {})[0], recipe.bias)
-    return State(aligner, _optimiser(aligner, recipe), recipe)
+@dataclass(frozen=True)
+class _Data:
+    """What does not change in a run: the tables, their rows as the heads take them, and a teacher's vectors."""
+
+    tables: Tables
+    inputs: Mapping[str, np.ndarray]
+    guide: torch.Tensor | None  # unit rows
+    place: Mapping[str, np.ndarray]  # by modality, the row of `guide` for each row, -1 for none
+    guided: frozenset[str]  # the relations all of whose rows have one
+
+    @classmethod
+    def of(cls, tables: Tables, aligner: Aligner, guide: Features | None, batches: Batches) -> _Data:
+        inputs = {modality: aligner.heads[modality].prepare(table.vectors) for modality, table in tables.items()}
+        if guide is None:
+            return cls(tables, inputs, None, {}, frozenset())
+        known, guided = {row_id: row for row, row_id in enumerate(guide.ids)}, set()
+        place = {modality: np.array([known.get(row_id, -1) for row_id in table.ids]) for modality, table in tables.items()}
+        for source in batches.sources:
+            nodes = zip(source.modalities, (source.left, source.right), strict=True)
+            sides = [place[modality][rows - batches.bounds[modality][0]] >= 0 for modality, rows in nodes]
+            for name, side in zip(("left", "right"), sides, strict=True):
+                if 0 < side.sum() < len(side):
+                    told = f"the guide knows the {name} row of {side.sum():,} of the {len(side):,} pairs of {source.name!r}"
+                    raise ValueError(f"{told}; give it all of them, or none")
+            guided |= {source.name} if sides[0].all() and sides[1].all() else set()
+        if not guided:
+            raise ValueError(f"the guide knows both rows of no pair; its ids, {guide.ids[0]!r} for one, must be those of rows")
+        return cls(tables, inputs, torch.nn.functional.normalize(torch.from_numpy(guide.dense())), place, frozenset(guided))
 
 
 def train(
-    recipe: Recipe, features: Mapping[str, Features], pairs: Pairs, state: State | None = None
+    recipe: Recipe, features: Tables, pairs: Pairs, state: State | None = None, guide: Features | None = None
 ) -> Generator[Step, Edit | None, State]:
     """Yield a `Step` after each optimiser step; send an `Edit` in to change the run; return the final `State`.
 
-    `features` maps "image" and "text" to Features; `pairs` hold ids of their rows. Everything is checked before the
-    first step: an unknown id, an empty table of pairs or a relation that mixes modalities raises `CorpusError`.
+    `features` maps "image" and "text" to Features, or to Inputs for a tower of the recipe; `pairs` hold ids of their rows.
+    `guide` holds a teacher's vectors by such ids: for a picture perhaps that of its caption; a relation with a side that it
+    does not know goes without the terms that need it. Everything is checked before the first step: an unknown id, an empty
+    table of pairs or a relation that mixes modalities raises `CorpusError`, a guide that knows a side in part or no relation
+    `ValueError`; so does, in the first step, a term that needs tokens where a relation has none, or a guide in a run without.
     """
     profile.keep_memory()
     batches = _by_threshold(features, pairs, recipe)
     everything = batches(0.0)
     state = state or initial_state(recipe, features, everything)
     total = recipe.epochs * everything.per_epoch
-    _add_adversaries(state, everything)
-    inputs = {modality: state.aligner.heads[modality].prepare(table.vectors) for modality, table in features.items()}
+    grow(state, everything)
+    data = _Data.of(features, state.aligner, guide, everything)
     while state.step < total:
         stage, now = state.recipe.at(state.step / max(1, total - 1))
-        step = _one_step(state, now, stage, inputs, batches(now.threshold), total, recipe.seed)
+        step = _one_step(state, now, stage, data, batches(now.threshold), total, recipe.seed)
         if step.statistics.get("effective rank", np.inf) < now.collapse:
             rank = step.statistics["effective rank"]
             raise Collapsed(f"step {step.step}: effective rank {rank:.2f} is below {now.collapse:g}; the vectors fall together")
@@ -137,18 +128,23 @@ def train(
         while edit is not None:
             try:
                 edited = state.recipe.edited(edit.field, edit.value)
-                batches(edited.at(step.progress)[1].threshold)
+                now = edited.at(step.progress)[1]
+                kept = batches(now.threshold)
+                if state.step < total:  # a trial, on a copy of what it would move
+                    trial = replace(state, schedule=copy.deepcopy(state.schedule))
+                    with torch.no_grad():
+                        _forward(trial, now, data, kept, total, recipe.seed)
             except ValueError as error:
                 edit = yield replace(step, refused=str(error))  # raising would end the generator, and with it the run
                 continue
             state.recipe = edited
             state.edits.append(Edit(state.step, edit.field, edit.value))
-            _add_adversaries(state, everything)
+            grow(state, everything)
             edit = yield step
     return state
 
 
-def _by_threshold(features: Mapping[str, Features], pairs: Pairs, recipe: Recipe) -> Callable[[float], Batches]:
+def _by_threshold(features: Tables, pairs: Pairs, recipe: Recipe) -> Callable[[float], Batches]:
     """The batches of the pairs whose score is not below a threshold, always as many of them as without one."""
     known: dict[float, Batches] = {}
 
@@ -165,35 +161,41 @@ def _by_threshold(features: Mapping[str, Features], pairs: Pairs, recipe: Recipe
     return batches
 
 
-def _add_adversaries(state: State, batches: Batches) -> None:
-    """A discriminator for each relation between texts, if the recipe has use for them and they are not there yet."""
-    recipes = [state.recipe, *(state.recipe.at(stage.until)[1] for stage in state.recipe.stages)]
-    if state.adversaries or not any("adversary" in recipe.terms for recipe in recipes):
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(state.recipe.seed)
-        between_texts = [source.name for source in batches.sources if source.modalities == ("text", "text")]
-        state.adversaries.update({_key(name): Discriminator(state.recipe.dim) for name in between_texts})
-    if state.adversaries:
-        state.optimiser.add_param_group({"params": list(state.adversaries.parameters()), "weight_decay": 0.0})
+def _one_step(state: State, recipe: Recipe, stage: str, data: _Data, batches: Batches, total: int, seed: int) -> Step:
+    progress = state.step / max(1, total - 1)
+    loss, rows, logged = _forward(state, recipe, data, batches, total, seed)
+    rate = _learning_rate(recipe, progress)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate * group["scale"]
+    state.optimiser.zero_grad()
+    loss.backward()
+    state.optimiser.step()
+    for head in state.aligner.heads.values():
+        if isinstance(head, Orthogonal):
+            head.settle()
+    state.step += 1
+    if state.step % (batches.per_epoch * max(1, recipe.epochs // 10)) == 0:
+        rows = rows.detach()
+        spread = 1 - float(rows.mean(0).square().sum())  # what is left around one point is noise, of full rank
+        logged["statistics"]["effective rank"] = spread * effective_rank(rows[:: max(1, len(rows) // MOST_RANKED)].numpy())
+    times = {"epoch": state.step / batches.per_epoch, "progress": state.step / total, "learning_rate": rate}
+    return Step(state.step, total, stage=stage, state=state, **times, **logged)
 
 
-def _key(relation: str) -> str:
-    return relation.replace(".", "·")  # a module's name holds no dot
+def _forward(state: State, recipe: Recipe, data: _Data, batches: Batches, total: int, seed: int) -> tuple:
+    """Encode the batch of this step: its loss, all its vectors (b, dim), and what a Step says of them.
 
-
-def _one_step(state: State, recipe: Recipe, stage: str, inputs: Mapping, batches: Batches, total: int, seed: int) -> Step:
+    What schedules and queues remember moves on; nothing else does.
+    """
     aligner, progress = state.aligner, state.step / max(1, total - 1)
     batch = batches.at(state.step, seed)
     aligner.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed * 1_000_003 + state.step)
-        encoded = {m: aligner.heads[m](inputs[m][rows]) for m, rows in batch.rows.items() if len(rows)}
+        encoded = {m: aligner.heads[m](data.inputs[m][rows]) for m, rows in batch.rows.items() if len(rows)}
+    vectors = {m: vectors_of(each) for m, each in encoded.items()}
     # index_select, not []: its gradient needs no sorting
-    sides = {
-        r.name: (encoded[r.left_modality].index_select(0, r.left), encoded[r.right_modality].index_select(0, r.right))
-        for r in batch.relations
-    }
+    sides = {r.name: tuple(vectors[m].index_select(0, at) for m, at in r.sides) for r in batch.relations}
     sims = {name: left @ right.T for name, (left, right) in sides.items()}
     statistics = _statistics(sims, batch)
 
@@ -207,33 +209,67 @@ def _one_step(state: State, recipe: Recipe, stage: str, inputs: Mapping, batches
     coefficients = {name: now(name, getattr(recipe, name)) for name in ("attraction", "repulsion")}
     weights = {name: now(f"weight/{name}", value) for name, value in recipe.terms.items()}
     settings = coefficients | {"hardness": recipe.hardness, "ambiguity": recipe.ambiguity, "reversal": reversal}
+    coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
     terms, taus, loss = {}, [], torch.zeros(())
     for relation in batch.relations:
         own = aligner.tau if recipe.learn_temperature else _own_tau(recipe, tau, sims, relation, batch, batches, state)
         taus.append(_mean(own))
-        adversary = state.adversaries[_key(relation.name)] if _key(relation.name) in state.adversaries else None
+        adversary = state.adversaries[key(relation.name)] if key(relation.name) in state.adversaries else None
         seen = (sims[relation.name], relation.positives, relation.weight, own, aligner.bias)
-        view = View(*sides[relation.name], *seen, discriminator=adversary, **settings)
-        for name, weight in weights.items():
-            value = TERMS[name](view)
-            terms[f"{relation.name}/{name}"] = float(value.detach())
-            loss = loss + weight * recipe.relations.get(relation.name, 1.0) * value
-    rate = _learning_rate(recipe, progress)
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    state.optimiser.zero_grad()
-    loss.backward()
-    state.optimiser.step()
-    state.step += 1
-    if state.step % (batches.per_epoch * max(1, recipe.epochs // 10)) == 0:
-        rows = torch.cat(list(encoded.values())).detach()
-        spread = 1 - float(rows.mean(0).square().sum())  # what is left around one point is noise, of full rank
-        statistics["effective rank"] = spread * effective_rank(rows[:: max(1, len(rows) // MOST_RANKED)].numpy())
-    terms["total"] = float(loss.detach())
-    coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
-    epoch, done = state.step / batches.per_epoch, state.step / total
+        more = settings | _beside(state, recipe, data, batch, relation, encoded)
+        view = View(*sides[relation.name], *seen, discriminator=adversary, **more)
+        shares = recipe.relations.get(relation.name, 1.0)
+        shares = shares if isinstance(shares, Mapping) else dict.fromkeys(weights, shares)
+        for name in [name for name in weights if name in shares]:
+            weight, value, label = weights[name], TERMS[name](view), f"{relation.name}/{name}"
+            terms[label] = float(value.detach())
+            value = weight * shares[name] * value
+            if key(label) in state.uncertainty:
+                s = 4 * torch.tanh(state.uncertainty[key(label)] / 4)  # unlike a clamp it can come back from the bounds
+                value = torch.exp(-s) * value + s / 2
+                coefficients[f"weight/{label}"] = weight * shares[name] * float(torch.exp(-s.detach()))
+            loss = loss + value
+        _remember(state, recipe, relation, sides[relation.name])
     mean_tau = taus[0] if len(set(taus)) == 1 else float(np.mean(taus))  # a mean of equal numbers may differ in the last digit
-    return Step(state.step, total, epoch, done, terms, mean_tau, rate, statistics, coefficients, stage, state)
+    terms["total"] = float(loss.detach())
+    logged = {"terms": terms, "tau": mean_tau, "statistics": statistics, "coefficients": coefficients}
+    return loss, torch.cat(list(vectors.values())), logged
+
+
+def _beside(state: State, recipe: Recipe, data: _Data, batch: Batch, relation: Relation, encoded: Mapping) -> dict:
+    """What a View holds beside the vectors, if there are any: tokens, the teacher's similarities, those before, the queue."""
+    found = {"relation": relation.name, "modalities": (relation.left_modality, relation.right_modality)}
+    for side, (modality, at) in zip(("left", "right"), relation.sides, strict=True):
+        if isinstance(encoded[modality], Encoded):
+            found[f"{side}_tokens"] = encoded[modality].tokens.index_select(0, at)
+            found[f"{side}_mask"] = encoded[modality].mask.index_select(0, at)
+    rows = [batch.rows[modality][at.numpy()] for modality, at in relation.sides]
+    found["taught"] = data.guide is not None
+    if relation.name in data.guided:
+        left, right = (data.guide[data.place[modality][row]] for (modality, _), row in zip(relation.sides, rows, strict=True))
+        found["guide"] = left @ right.T
+    side = int(relation.left_modality == "image")
+    modality = relation.sides[side][0]
+    if "neighbourhood" in recipe.terms and isinstance(data.tables[modality], Features):
+        raw = data.tables[modality].vectors[rows[side]]
+        raw = raw[:, : raw.shape[1] - getattr(state.aligner.heads[modality], "tags", 0)]
+        products = torch.from_numpy(np.asarray((raw @ raw.T).toarray() if sp.issparse(raw) else raw @ raw.T))
+        norms = products.diagonal().sqrt()
+        found["before"] = products / norms.outer(norms)
+    if held := state.schedule.get(f"queue/{relation.name}"):
+        found["remembered"] = tuple(torch.from_numpy(held[side]) for side in ("left", "right"))
+    return found
+
+
+def _remember(state: State, recipe: Recipe, relation: Relation, sides: tuple) -> None:
+    """Append the believed pairs of this batch to the relation's queue, and let go of the oldest."""
+    if recipe.queue:
+        pairs = relation.positives.nonzero().T
+        held = state.schedule.get(f"queue/{relation.name}", {})
+        for name, side, at in zip(("left", "right"), sides, pairs, strict=True):
+            new = side.detach().index_select(0, at).numpy()
+            held = held | {name: np.concatenate([held.get(name, new[:0]), new])[-recipe.queue :]}
+        state.schedule[f"queue/{relation.name}"] = held
 
 
 def _own_tau(recipe: Recipe, tau: float, sims: Mapping, relation: Relation, batch: Batch, batches: Batches, state: State):
@@ -242,10 +278,7 @@ def _own_tau(recipe: Recipe, tau: float, sims: Mapping, relation: Relation, batc
         return recipe.temperature.spread(sims[relation.name])
     if not isinstance(recipe.temperature, Individual):
         return tau
-    rows = [
-        batch.rows[modality][at.numpy()] + batches.bounds[modality][0]
-        for modality, at in ((relation.left_modality, relation.left), (relation.right_modality, relation.right))
-    ]
+    rows = [batch.rows[modality][at.numpy()] + batches.bounds[modality][0] for modality, at in relation.sides]
     memory = f"temperature/{relation.name}"
     left, right, state.schedule[memory] = recipe.temperature.update(
         sims[relation.name], relation.positives, *rows, state.schedule.get(memory, {})
@@ -283,16 +316,8 @@ def _learning_rate(recipe: Recipe, progress: float) -> float:
     return recipe.learning_rate * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup))) / 2
 
 
-def _optimiser(aligner: Aligner, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); biases and the temperature are not decayed."""
-    decayed = [p for p in aligner.parameters() if p.ndim >= 2]
-    free = [p for p in aligner.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-
-
 def fit(
-    recipe: Recipe, features: Mapping[str, Features], pairs: Pairs, folder: Path | None = None, progress: bool = True
+    recipe: Recipe, features: Tables, pairs: Pairs, folder: Path | None = None, progress=True, guide: Features | None = None
 ) -> tuple[Aligner, pd.DataFrame]:
     """Drain `train`: the trained Aligner and one row per step.
 
@@ -301,7 +326,7 @@ def fit(
     state, rows, saved = None, [], time.monotonic()
     if folder and (folder / "state.json").exists():
         state, rows = load_state(folder, recipe, features, pairs)
-    steps = train(recipe, features, pairs, state)
+    steps = train(recipe, features, pairs, state, guide)
     begun = state.step if state else 0
     bar = tqdm(steps, desc=recipe.name, unit="step", disable=not progress, initial=begun, leave=False, delay=2, mininterval=0.5)
     for step in bar:
@@ -311,51 +336,3 @@ def fit(
             save_state(step.state, rows, folder)
             saved = time.monotonic()
     return state.aligner.eval(), pd.DataFrame(rows)
-
-
-def save_state(state: State, rows: list[dict], folder: Path) -> None:
-    """`state.safetensors` and `state.json`: weights, moments, step, schedule memory, edits, rows so far. Atomic."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": t.contiguous() for name, t in state.aligner.state_dict().items()}
-    moments = state.optimiser.state_dict()["state"]
-    tensors |= {f"optimiser.{i}.{name}": t for i, values in moments.items() for name, t in values.items()}
-    tensors |= {f"adversary.{name}": t.contiguous() for name, t in state.adversaries.state_dict().items()}
-    memory = {name: dict(held) for name, held in state.schedule.items()}
-    for name, held in memory.items():
-        arrays = {key: held.pop(key) for key in list(held) if isinstance(held[key], np.ndarray)}
-        tensors |= {f"schedule.{name}.{key}": torch.from_numpy(array) for key, array in arrays.items()}
-    edits = [asdict(edit) | {"value": plain(edit.value)} for edit in state.edits]
-    saved = {"step": state.step, "schedule": memory, "edits": edits, "recipe": state.recipe.to_json(), "rows": rows}
-    save_file(tensors, folder / f"state-{state.step}.safetensors")
-    (folder / "state.json.new").write_text(json.dumps(saved))
-    (folder / "state.json.new").replace(folder / "state.json")
-    for old in folder.glob("state-*.safetensors"):
-        if old.name != f"state-{state.step}.safetensors":
-            old.unlink()
-
-
-def load_state(folder: Path, recipe: Recipe, features: Mapping[str, Features], pairs: Pairs) -> tuple[State, list[dict]]:
-    """The state saved in `folder`, and its rows; going on from it equals never having stopped."""
-    saved = json.loads((folder / "state.json").read_text())
-    tensors = load_file(folder / f"state-{saved['step']}.safetensors")
-    batches = Batches(features, pairs, recipe.batch_pairs, recipe.per_epoch)
-    state = initial_state(recipe, features, batches)
-    state.recipe, state.step, state.schedule = Recipe.from_json(saved["recipe"]), saved["step"], saved["schedule"]
-    _add_adversaries(state, batches)
-    moments: dict[int, dict] = {}
-    parts: dict[str, dict] = {"model": {}, "adversary": {}}
-    for key, tensor in tensors.items():
-        part, name = key.split(".", 1)
-        if part == "optimiser":
-            number, name = name.split(".", 1)
-            moments.setdefault(int(number), {})[name] = tensor
-        elif part == "schedule":
-            name, entry = name.rsplit(".", 1)
-            state.schedule[name][entry] = tensor.numpy()
-        else:
-            parts[part][name] = tensor
-    state.aligner.load_state_dict(parts["model"])
-    state.adversaries.load_state_dict(parts["adversary"])
-    state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})
-    state.edits = [Edit(**edit | {"value": unplain(edit["value"])}) for edit in saved["edits"]]
-    return state, saved["rows"]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from xmalign_lab.corpora import grammar
 from xmalign_lab.corpora.grammar import COMPOSITIONS, Scene, badge, caption, check_languages, describe
 from xmalign_lab.corpus import Corpus, CorpusError
 
@@ -32,30 +33,59 @@ CENTRE = {"left": (15, 32), "right": (49, 32), "top": (32, 15), "bottom": (32, 4
 
 def open_scene(reference: str) -> Image.Image:
     """The RGBA picture, 64 × 64, of `scene:<n>`. Raises `CorpusError` for anything else."""
+    return draw(scene_of(reference))
+
+
+def scene_of(reference: str) -> Scene:
+    """The scene that `scene:<n>` names. Raises `CorpusError` for anything else."""
     kind, _, number = str(reference).partition(":")
     if kind != "scene" or not (number.isascii() and number.isdecimal()):
         raise CorpusError(f"{reference}: a scene is written scene:<n> with a whole number n from 0")
-    return draw(describe(int(number)))
+    return describe(int(number))
 
 
 def draw(scene: Scene) -> Image.Image:
     """The RGBA picture, 64 × 64; the jitter shifts, turns, scales and tints it a little, never past what the words say."""
+    paper, colour, radius, centres, outlines = _plan(scene)
+    canvas = Image.new("RGBA", (SIDE * SAMPLES, SIDE * SAMPLES), (*paper.tolist(), 255))
+    pen = ImageDraw.Draw(canvas)
+    for centre, outline in zip(centres * SAMPLES, outlines * SAMPLES, strict=True):
+        pen.polygon([tuple(point) for point in outline.tolist()], fill=(*colour.tolist(), 255), outline=LINE, width=2)
+        if scene.shape == "flower":  # its middle: without it a flower is a star with round points
+            pen.circle(tuple(centre.tolist()), 0.25 * radius * SAMPLES, outline=LINE, width=2)
+    return canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
+
+
+def box(scene: Scene) -> np.ndarray:
+    """Where the shapes of a picture lie, all together: (4,) left, top, right, bottom in the unit square, y down."""
+    corners = _plan(scene)[-1].reshape(-1, 2) / SIDE
+    return np.concatenate([corners.min(0), corners.max(0)])
+
+
+def said_at(scene: Scene, lang: str) -> dict[str, int]:
+    """Which word of `caption(scene, lang).split()` is the noun and which the colour: {"shape": 3, "colour": 2}.
+
+    They are what `box` is the place of. Of a phrase, the noun is its first word and the colour its last: "rangi ya bluu".
+    Raises `CorpusError` for a language without a grammar.
+    """
+    spoken = caption(scene, lang).split()
+    agrees = grammar.agreement(lang, grammar.lexicon()[lang][scene.shape], scene.count)
+    noun, colour = (grammar.inflect(lang, concept, agrees).split() for concept in (scene.shape, scene.colour))
+    return {"shape": spoken.index(noun[0]), "colour": spoken.index(colour[-1])}
+
+
+def _plan(scene: Scene) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]:
+    """Colours of paper and shapes, their radius, centres (count, 2) and outlines (count, corners, 2), in pixels, y down."""
     random = np.random.default_rng(scene.number)
     paper = random.integers(214, 232, 3)
     colour = np.clip(np.add(RGB[scene.colour], random.integers(-12, 13, 3)), 0, 255)
     radius = RADIUS[scene.size] * random.uniform(0.92, 1.05)
-    outline = _outline(scene.shape) * radius
     centres = _arrange(scene.place, scene.count, 2 * radius + 2.4) + random.uniform(-0.8, 0.8, 2)
-    canvas = Image.new("RGBA", (SIDE * SAMPLES, SIDE * SAMPLES), (*paper.tolist(), 255))
-    pen = ImageDraw.Draw(canvas)
-    for centre in centres:
-        turn = random.uniform(-0.2, 0.2)
+    outlines = []
+    for centre, turn in zip(centres, random.uniform(-0.2, 0.2, scene.count), strict=True):
         rotate = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-        points = (outline @ rotate + centre) * SAMPLES
-        pen.polygon([tuple(point) for point in points.tolist()], fill=(*colour.tolist(), 255), outline=LINE, width=2)
-        if scene.shape == "flower":  # its middle: without it a flower is a star with round points
-            pen.circle(tuple((centre * SAMPLES).tolist()), 0.25 * radius * SAMPLES, outline=LINE, width=2)
-    return canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
+        outlines.append(_outline(scene.shape) * radius @ rotate + centre)
+    return paper, colour, radius, centres, np.stack(outlines)
 
 
 def _arrange(place: str, count: int, step: float) -> np.ndarray:

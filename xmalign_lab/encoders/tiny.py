@@ -1,13 +1,14 @@
-"""Small towers from scratch: a vision transformer and a text transformer, to train end to end or to stand in a test.
+"""Towers from scratch: a vision transformer and a text transformer, to train end to end or to stand in a test.
 
-Both modules take tensors and return one vector per row and one per token; `TinyImageEncoder` and `TinyTextEncoder`
-put a module, with random or with trained weights, behind the protocol of the other encoders.
+Every tower is a module over raw rows, `forward(inputs) -> (vectors (b, w), tokens (b, t, w), mask (b, t))`: pictures as uint8
+(b, 4, size, size), texts as the int32 array that its `tokenise(texts)` gives. `TOWERS[name](**settings)` is a tower again.
+`TinyImageEncoder` and `TinyTextEncoder` put one, with random or with trained weights, behind the protocol of the encoders.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,96 +17,143 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from xmalign_lab.corpus import Corpus, CorpusError
-from xmalign_lab.encoders.classic import bucket, graphemes, opened, pixels, rows_of, words
+from xmalign_lab.encoders.classic import bucket, graphemes, rows_of, words
 from xmalign_lab.encoders.features import Features
-
-
-def block(width: int, heads: int) -> nn.Module:
-    """One pre-norm transformer layer (Xiong et al. 2020, arXiv 2002.04745) over tokens (b, t, width)."""
-    return nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+from xmalign_lab.encoders.inputs import pictures
+from xmalign_lab.encoders.levels import Block, MultiLevelText, masked_mean, table
+from xmalign_lab.encoders.subwords import Subwords
 
 
 class TinyViT(nn.Module):
-    """Pictures (b, 4, size, size) in [0, 1], RGB on white and alpha → vectors (b, width), patches (b, t, width).
+    """Pictures (b, 4, size, size) uint8, RGB on white and alpha → vectors (b, width), patches (b, t, width), mask all True.
 
-    t = (size / patch)². `pool` is "mean" over patches or "cls", an extra first token. Dosovitskiy et al. 2021
-    (arXiv 2010.11929). `seed` fixes the initial weights without touching torch's global generator.
+    t = (size / patch)². `pool` is "mean" over patches or "cls", an extra first token. `registers` more tokens take part and
+    are dropped at the end, so that no patch has to hold what belongs to none (Darcet et al. 2023, arXiv 2309.16588).
+    `stem` lists the channels of 3 × 3 convolutions of stride 2, with batch norm, that see the picture first: with them a shape
+    is the same wherever it lies, from fewer pictures (Xiao et al. 2021, arXiv 2106.14881); without, it is the transformer of
+    Dosovitskiy et al. 2021 (arXiv 2010.11929). In training each picture is shifted by up to `shift` pixels either way, what
+    leaves it on one side entering on the other. With `early` the patches that are given are those that enter the blocks: behind
+    them each patch has seen all others, and what it says is no longer where it lies. `seed` fixes the initial weights without
+    touching torch's global generator.
     """
 
-    def __init__(self, size=48, patch=8, width=96, depth=4, heads=4, pool="mean", seed=0):
-        if size % patch or width % heads or pool not in ("mean", "cls"):
+    def __init__(
+        self, size=48, patch=8, width=96, depth=4, heads=4, pool="mean", registers=0, stem=(), shift=0, early=False, seed=0
+    ):
+        if size % patch or width % heads or pool not in ("mean", "cls") or patch % 2 ** len(stem):
             raise ValueError(
-                f"size {size} in patches of {patch}, width {width} in {heads} heads, pool {pool!r}: must divide; mean or cls"
+                f"size {size} in patches of {patch}, width {width} in {heads} heads, pool {pool!r}, stem {stem}: must divide "
+                "(patch by 2 for each part of the stem); pool is mean or cls"
             )
         super().__init__()
         self.settings = dict(size=size, patch=patch, width=width, depth=depth, heads=heads, pool=pool, seed=seed)
+        self.settings |= dict(registers=registers, stem=list(stem), shift=shift, early=early)
+        self.extras, self.side = registers + (pool == "cls"), patch // 2 ** len(stem)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.patches = nn.Conv2d(4, width, patch, patch)
-            self.extra = nn.Parameter(torch.randn(1, int(pool == "cls"), width) * 0.02)
-            self.place = nn.Parameter(torch.randn(1, (size // patch) ** 2 + int(pool == "cls"), width) * 0.02)
-            self.blocks = nn.ModuleList(block(width, heads) for _ in range(depth))
+            channels = [4, *stem]
+            convolutions = [nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in zip(channels, stem, strict=False)]
+            self.stem = nn.Sequential(*(part for c in convolutions for part in (c, nn.BatchNorm2d(c.out_channels), nn.ReLU())))
+            self.patches = nn.Linear(channels[-1] * self.side**2, width)
+            self.extra = nn.Parameter(torch.randn(1, self.extras, width) * 0.02)
+            self.place = nn.Parameter(torch.randn(1, (size // patch) ** 2, width) * 0.02)
+            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.patches(pictures * 2 - 1).flatten(2).transpose(1, 2)
-        x = torch.cat([self.extra.expand(len(x), -1, -1), x], 1) + self.place
-        for layer in self.blocks:
-            x = layer(x)
+    def train(self, mode: bool = True) -> TinyViT:
+        """A frozen stem stays in evaluation mode: the statistics of its batch norm would move."""
+        super().train(mode)
+        self.stem.train(mode and all(weight.requires_grad for weight in self.stem.parameters()))
+        return self
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if inputs.dtype != torch.uint8 or inputs.shape[1:] != (4, self.settings["size"], self.settings["size"]):
+            size = self.settings["size"]
+            raise ValueError(f"pictures are {inputs.dtype} {tuple(inputs.shape)}; give uint8 (b, 4, {size}, {size})")
+        if self.training and self.settings["shift"]:
+            inputs = shifted(inputs, self.settings["shift"])
+        x = (inputs.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        x = self.stem(x).unfold(2, self.side, self.side).unfold(3, self.side, self.side)
+        x = x.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)  # one product is faster than a convolution of stride `side`
+        x = entering = self.patches(x) + self.place
+        x = torch.cat([self.extra.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
         x = self.norm(x)
-        if self.settings["pool"] == "cls":
-            return x[:, 0], x[:, 1:]
-        return x.mean(1), x
+        patches = x[:, self.extras :]
+        vectors = x[:, 0] if self.settings["pool"] == "cls" else patches.mean(1)
+        patches = entering if self.settings["early"] else patches
+        return vectors, patches, torch.ones(patches.shape[:2], dtype=torch.bool, device=x.device)
+
+
+def shifted(pictures: Tensor, most: int) -> Tensor:
+    """Pictures (b, c, h, w), each rolled by whole pixels from -most to most, drawn for each axis alone."""
+    b, c, *sides = pictures.shape
+    moves = torch.randint(-most, most + 1, (2, b, 1), device=pictures.device)
+    y, x = ((torch.arange(side, device=pictures.device) - move) % side for side, move in zip(sides, moves, strict=True))
+    return pictures[torch.arange(b)[:, None, None, None], torch.arange(c)[:, None, None], y[:, None, :, None], x[:, None, None]]
 
 
 class TinyText(nn.Module):
-    """Token ids (b, t), 0 is padding, and mask (b, t) → vectors (b, width), tokens (b, t, width).
+    """Texts (b, t, 2) int32 → vectors (b, width), tokens (b, t, width) and mask (b, t); the vector is the mean over the mask.
 
-    `level` is "word" or "grapheme". Tokens are hashed into `buckets` rows, as in `ClassicText`: no vocabulary has to be built
-    or kept, and every language has one. Longer texts are cut after `longest` tokens. The vector is the mean over
-    tokens that are not padding.
+    The columns are a token's id and the number of its word from 1, 0 where there is no token. `level` is "word",
+    "grapheme" or "subword". Words and graphemes are hashed into `buckets` rows, as in `ClassicText`: no vocabulary has to
+    be built or kept, and every language has one. `subwords` are the pieces of a `Subwords` trained on training texts. Texts are
+    cut after `longest` tokens.
     """
 
-    def __init__(self, level="grapheme", buckets=4096, longest=96, width=96, depth=4, heads=4, seed=0):
-        if level not in ("word", "grapheme") or width % heads:
-            raise ValueError(f"level {level!r} must be word or grapheme, and heads {heads} must divide width {width}")
+    def __init__(self, level="grapheme", buckets=4096, longest=96, width=96, depth=4, heads=4, subwords=(), seed=0):
+        if level not in ("word", "grapheme", "subword") or width % heads or (level == "subword") != bool(subwords):
+            raise ValueError(
+                f"level {level!r} must be word, grapheme or, with the pieces of a Subwords, subword; and heads {heads} must "
+                f"divide width {width}"
+            )
         super().__init__()
         self.settings = dict(level=level, buckets=buckets, longest=longest, width=width, depth=depth, heads=heads, seed=seed)
+        self.settings |= dict(subwords=list(subwords))
+        self.cutter = Subwords(subwords) if subwords else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.table = nn.Embedding(buckets, width, padding_idx=0)
-            nn.init.normal_(self.table.weight, std=0.02)  # the size of the places, or word order would drown
+            self.table = table(len(self.cutter) if self.cutter else buckets, width)
             self.place = nn.Parameter(torch.randn(1, longest, width) * 0.02)
-            self.blocks = nn.ModuleList(block(width, heads) for _ in range(depth))
+            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def tokenise(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids (b, t) int64, mask (b, t) bool and the number of the word each token belongs to (b, t), -1 for padding.
+    def _ids(self, word: str) -> list[int]:
+        """Graphemes that begin a word are told from the others by a mark, so no token is spent on spaces."""
+        if self.cutter:
+            return self.cutter.cut(word)
+        pieces = graphemes(word) if self.settings["level"] == "grapheme" else [word]
+        marked = ["<" * (i == 0 and self.settings["level"] == "grapheme") + piece for i, piece in enumerate(pieces)]
+        return [1 + bucket(piece, self.settings["buckets"] - 1) for piece in marked]
 
-        Graphemes that begin a word are told from the others by a mark, so no token is spent on spaces.
-        """
+    def tokenise(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, t, 2) int32, t being the most tokens of any; `CorpusError` for an empty text."""
         split = [words(text) for text in texts]
         if not all(split):
             raise CorpusError(f"text {split.index([]) + 1} of {len(split)} is empty; drop it")
-        if self.settings["level"] == "word":
-            pieces = [[(word, number) for number, word in enumerate(row)] for row in split]
-        else:
-            marked = [[graphemes(word) for word in row] for row in split]
-            pieces = [[("<" * (i == 0) + g, n) for n, word in enumerate(row) for i, g in enumerate(word)] for row in marked]
-        pieces = [row[: self.settings["longest"]] for row in pieces]
-        ids = torch.zeros(len(texts), max(map(len, pieces)), dtype=torch.int64)
-        of_word = torch.full_like(ids, -1)
-        for i, row in enumerate(pieces):
-            ids[i, : len(row)] = torch.tensor([1 + bucket(piece, self.settings["buckets"] - 1) for piece, _ in row])
-            of_word[i, : len(row)] = torch.tensor([number for _, number in row])
-        return ids, of_word >= 0, of_word
+        rows = [[(piece, number) for number, word in enumerate(row, 1) for piece in self._ids(word)] for row in split]
+        rows = [row[: self.settings["longest"]] for row in rows]
+        packed = np.zeros((len(rows), max(map(len, rows)), 2), np.int32)
+        for filled, row in zip(packed, rows, strict=True):
+            filled[: len(row)] = row
+        return packed
 
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.table(ids) + self.place[:, : ids.shape[1]]
-        for layer in self.blocks:
-            x = layer(x, src_key_padding_mask=~mask)
+    def words_of(self, inputs: np.ndarray) -> np.ndarray:
+        """The number of the word that each token belongs to, (n, t), from 0; -1 where there is none."""
+        return inputs[..., 1] - 1
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ids, mask = inputs[..., 0], inputs[..., 1] > 0
+        x = self.table(ids * mask) + self.place[:, : ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, mask)
         x = self.norm(x) * mask[..., None]
-        return x.sum(1) / mask.sum(1, keepdim=True), x
+        return masked_mean(x, mask), x, mask
+
+
+TOWERS: dict[str, type[nn.Module]] = {tower.__name__: tower for tower in (TinyViT, TinyText, MultiLevelText)}
 
 
 def digest(tower: nn.Module) -> str:
@@ -120,57 +168,50 @@ def digest(tower: nn.Module) -> str:
 class _Tower:
     """A tower, with random or with trained weights, behind the protocol of the other encoders."""
 
-    tower: TinyViT | TinyText
+    tower: nn.Module
     tokens: bool = False
     batch: int = 256
 
-    VERSION = 2
+    VERSION = 3
 
     def spec(self) -> dict:
         kind = {"encoder": type(self).__name__, "version": self.VERSION, "tokens": self.tokens}
-        return kind | {"settings": self.tower.settings, "weights": digest(self.tower)}
+        return kind | {"tower": type(self.tower).__name__, "settings": self.tower.settings, "weights": digest(self.tower)}
 
     @torch.no_grad()
-    def _run(self, inputs: Callable[[slice], tuple[Tensor, ...]], n: int, progress: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The tower over batches of n rows, in evaluation mode; vectors (n, width), and tokens per batch if asked for."""
+    def _run(self, rows: np.ndarray, progress: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The tower over its inputs in batches, in evaluation mode: vectors, tokens (none unless asked for) and their mask."""
         was_training, device = self.tower.training, next(self.tower.parameters()).device
-        vectors, tokens = [], []
+        found = []
         self.tower.eval()
         try:
-            for start in tqdm(range(0, n, self.batch), desc=self.modality, disable=not progress, delay=2):
-                vector, token = self.tower(*(part.to(device) for part in inputs(slice(start, start + self.batch))))
-                vectors.append(vector.float().cpu().numpy())
-                tokens += [token.float().cpu().numpy()] if self.tokens else []
+            for start in tqdm(range(0, len(rows), self.batch), desc=self.modality, disable=not progress, delay=2):
+                vectors, tokens, mask = self.tower(torch.from_numpy(rows[start : start + self.batch]).to(device))
+                found.append((vectors.cpu(), (tokens if self.tokens else tokens[:, :0]).cpu(), mask.cpu()))
         finally:
             self.tower.train(was_training)
-        return np.concatenate(vectors), tokens
+        return tuple(torch.cat(part).numpy() for part in zip(*found, strict=True))
 
 
 class TinyImageEncoder(_Tower):
-    """A `TinyViT` as an encoder; `tokens=True` keeps the patch vectors too."""
+    """A tower of pictures as an encoder; `tokens=True` keeps the patch vectors too."""
 
     modality = "image"
 
     def encode(self, corpus: Corpus, progress: bool = True) -> Features:
-        rows, size = rows_of(corpus, self.modality), self.tower.settings["size"]
-
-        def inputs(part: slice) -> tuple[Tensor]:
-            pictures = np.stack([pixels(opened(corpus, row_id), size) for row_id in rows.id.iloc[part]])
-            return (torch.from_numpy(pictures).permute(0, 3, 1, 2),)
-
-        vectors, patches = self._run(inputs, len(rows), progress)
-        return Features(rows.id.to_numpy(), vectors, np.concatenate(patches) if self.tokens else None, shown=list(rows.image))
+        shown, rows = list(rows_of(corpus, self.modality).image), pictures(corpus, self.tower.settings["size"])
+        vectors, patches, _ = self._run(rows.rows, progress)
+        return Features(rows.ids, vectors, patches if self.tokens else None, shown=shown)
 
 
 class TinyTextEncoder(_Tower):
-    """A `TinyText` as an encoder; `tokens=True` keeps the token vectors, their mask and their words."""
+    """A tower of texts as an encoder; `tokens=True` keeps the token vectors, their mask and their words."""
 
     modality = "text"
 
-    def encode(self, corpus: Corpus, progress: bool = True) -> Features:
+    def encode(self, corpus: Corpus | Sequence[str], progress: bool = True) -> Features:
         rows = rows_of(corpus, self.modality)
-        ids, mask, of_word = self.tower.tokenise(list(rows.text))
-        vectors, parts = self._run(lambda part: (ids[part], mask[part]), len(rows), progress)
-        if not self.tokens:
-            return Features(rows.id.to_numpy(), vectors, shown=list(rows.text))
-        return Features(rows.id.to_numpy(), vectors, np.concatenate(parts), mask.numpy(), of_word.numpy(), shown=list(rows.text))
+        inputs = self.tower.tokenise(list(rows.text))
+        vectors, tokens, mask = self._run(inputs, progress)
+        kept = (tokens, mask, self.tower.words_of(inputs)) if self.tokens else ()
+        return Features(rows.id.to_numpy(), vectors, *kept, shown=list(rows.text))

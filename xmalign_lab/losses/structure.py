@@ -132,3 +132,18 @@ def uniformity(left: Left, right: Right, positives: Mask) -> Scalar:
             spread = (-2 * _squared_distances(rows, rows)).masked_fill(itself, -torch.inf)
             total = total + spread.logsumexp((0, 1)) - math.log(len(rows) * (len(rows) - 1))
     return total / 2
+
+
+def neighbourhood(after: Rows, before: Float[Tensor, "k k"], tau: float = 0.1) -> Scalar:
+    """Neighbourhoods kept: mean over k rows of KL(p_i ‖ q_i), p_ij ∝ exp(before_ij/τ) and q_ij ∝ exp(a_i·a_j/τ) over j ≠ i.
+
+    `before` holds the similarities that the rows `after` (k, d) had as features, and has no gradient. Our own reading of
+    distributional semantics, under which a text means the texts it is near to: an alignment should move them without changing
+    who is near whom. The divergence is that of stochastic neighbour embedding (Hinton & Roweis 2002, NeurIPS 15). Fewer than
+    three rows have one neighbour at most and give zero with a gradient.
+    """
+    if len(after) < 3:
+        return 0 * after.sum()
+    itself = torch.eye(len(after), dtype=torch.bool, device=after.device)
+    q, p = ((sims.float() / tau).masked_fill(itself, -torch.inf).log_softmax(1) for sims in (after @ after.T, before.detach()))
+    return (p.exp() * (p - q).masked_fill(itself, 0.0)).sum(1).mean()

@@ -1,0 +1,64 @@
+"""A word over a picture: how much weight each patch has, drawn on the picture itself. Figures, and so their own static twins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+from PIL import Image
+from plotly.subplots import make_subplots
+
+from xmalign_lab.pictures import data_uri
+from xmalign_lab.style import INK, ORANGE, dress, escaped, language_colour, language_name
+
+Weights = Float[np.ndarray, "rows columns"]
+# A veil, thick where there is no weight and gone where there is most: what a word points at keeps its own colours, and
+# light against dark is the same to every eye.
+VEIL = [[0, "rgba(0,32,76,.72)"], [1, "rgba(0,32,76,0)"]]
+
+
+def word_over_picture(
+    picture: Image.Image, weights: Weights, title: str = "A word over a picture", header: str = ""
+) -> go.Figure:
+    """The picture under its patches' `weights` (rows, columns); the greatest, or the first of several, has a frame.
+
+    Raises `ValueError` for weights that are no finite matrix.
+    """
+    return _panels(picture, {"": weights}, title, header, height=400, top=84)
+
+
+def one_word_many_languages(
+    picture: Image.Image, words: Mapping[str, tuple[str, Weights]], title: str = "One meaning in many languages", header: str = ""
+) -> go.Figure:
+    """The picture once for each language of `words` {lang: (word, weights)}, side by side under one scale.
+
+    Raises `ValueError` as `word_over_picture`, and without any word.
+    """
+    if not words:
+        raise ValueError("one_word_many_languages needs a word in one language or more")
+    label = '<b>{}</b><br><span style="color:{}">{}</span>'.format
+    labels = {label(escaped(of[0], 24), language_colour(lang), language_name(lang)): of[1] for lang, of in words.items()}
+    return _panels(picture, labels, title, header, height=340, top=132)
+
+
+def _panels(picture: Image.Image, panels: Mapping[str, Weights], title: str, header: str, height: int, top: int) -> go.Figure:
+    figure, source = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.012), data_uri(picture, 256)
+    for column, (label, weights) in enumerate(panels.items(), 1):
+        weights, place = np.asarray(weights, np.float32), {"row": 1, "col": column}
+        if weights.ndim != 2 or not weights.size or not np.isfinite(weights).all():
+            raise ValueError(f"{label or 'weights'}: {weights.shape}; a finite number for each patch, (rows, columns)")
+        (dy, dx), best = 1 / np.array(weights.shape), np.unravel_index(weights.argmax(), weights.shape)
+        figure.add_layout_image(source=source, x=0, y=0, sizex=1, sizey=1, sizing="stretch", layer="below", **place)
+        places = {"x0": dx / 2, "dx": dx, "y0": dy / 2, "dy": dy}
+        figure.add_heatmap(z=weights, **places, coloraxis="coloraxis", hovertemplate="%{z:.3g}<extra></extra>", **place)
+        frame = {"x0": best[1] * dx, "x1": (best[1] + 1) * dx, "y0": best[0] * dy, "y1": (best[0] + 1) * dy}
+        figure.add_shape(type="rect", **frame, line={"color": ORANGE, "width": 3}, **place)
+    dress(figure, title, header, height)
+    bar = {"thickness": 12, "title": "weight", "outlinewidth": 0, "nticks": 5}
+    figure.update_layout(coloraxis={"colorscale": VEIL, "colorbar": bar}, margin={"t": top, "l": 16, "r": 16, "b": 16})
+    figure.update_xaxes(range=[0, 1], visible=False, constrain="domain")
+    figure.update_yaxes(range=[1, 0], visible=False, constrain="domain")
+    figure.update_annotations(font={"size": 15, "color": INK})
+    return figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # square

@@ -50,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "look through your own table for what leaks between splits")
     check.add_argument("table", type=Path, help="CSV, TSV, Parquet or JSONL")
     check.add_argument("--images", type=Path, help="folder of the pictures (default: the table's folder)")
+    again = command("reproduce", _reproduce, "run a public model on a public set and hold it against the published figures")
+    again.add_argument("set", nargs="?", help="such as xm3600; without one, the published figures are listed")
+    again.add_argument("model", nargs="?", help="such as nllb-clip-base-siglip")
+    again.add_argument("--languages", nargs="+", metavar="CODE", help="only the figures of these, for instance swh_Latn")
+    again.add_argument("--root", type=Path, help="folder of the set (default: the one that `xmalign fetch` names)")
+    again.add_argument("--images", type=Path, help="folder of its pictures (default: sought in the set's own)")
+    again.add_argument("--folder", type=Path, help="folder of the model, as open_clip saves one (default: from the hub)")
     review = command("review", _review, "write every form of the scene grammars as a CSV for a speaker to review")
     review.add_argument("out", type=Path, help="the CSV to write, or with --sign to read")
     review.add_argument("--sign", action="store_true", help="read the filled-in CSV and put its reviewers into the lexicon")
@@ -79,14 +86,14 @@ def _fetch(options) -> None:
         print(f"{options.name}: {corpora.fetch(options.name, options.openmoji)}")
         return
     table = corpora.available()
-    wide = table.folder.str.len().max()
-    print(f"{'name':<10}  state  seen_real  {'folder':<{wide}}  licence")
+    wide, long = table.folder.str.len().max(), table.name.str.len().max()
+    print(f"{'name':<{long}}  state  seen_real  {'folder':<{wide}}  licence")
     for row in table.itertuples():
         state, seen = "here" if row.present else "fetch" if row.fetched else "bring", "yes" if row.seen_real else "no"
         licence = re.sub(r" \(.*?\)", "", row.licence)  # without what each part of it is for: the card has that
-        print(f"{row.name:<10}  {state:<5}  {seen:<9}  {row.folder or '-':<{wide}}  {licence}")
+        print(f"{row.name:<{long}}  {state:<5}  {seen:<9}  {row.folder or '-':<{wide}}  {licence}")
         if not (row.present and row.folder):
-            print(f"{'':<10}  → {row.how}")
+            print(f"{'':<{long}}  → {row.how}")
     print("\nfetch: `xmalign fetch NAME` gets it; bring: you get it, as → says; seen_real: the reader has met the true files")
 
 
@@ -104,6 +111,19 @@ def _check(options) -> int:
             print(f"… and {len(rows) - 20:,} more: {leak}; xmalign_lab.corpora.check.check_table returns them all")
     print(*verdict)
     return int(len(findings) > 0)
+
+
+def _reproduce(options) -> None:
+    from xmalign_lab import reproduce
+
+    if not (options.set and options.model):
+        print(reproduce.published(options.set, None, options.languages).drop(columns="source").to_string(index=False))
+        return
+    figures = reproduce.run(options.set, options.model, options.languages, options.root, options.images, options.folder)
+    print(figures.drop(columns=["set", "model", "source"]).to_string(index=False, float_format="%.1f"))
+    print(*(f"published: {source}" for source in figures.source.unique()), sep="\n")
+    if far := reproduce.verdict(figures):
+        raise RuntimeError(far)
 
 
 def _review(options) -> None:

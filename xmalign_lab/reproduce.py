@@ -1,0 +1,132 @@
+"""Published figures, made again: a public model on a public set, through the bench's own evaluation.
+
+`published.toml` holds the figures with their sources and protocols. What comes out more than a point away is an error here,
+or in the files, or in the publication; none of them may go unnoticed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xmalign_lab import corpora
+from xmalign_lab import languages as codes
+from xmalign_lab.corpora.lines import Root
+from xmalign_lab.corpus import Corpus, CorpusError
+from xmalign_lab.encoders.cache import encode
+from xmalign_lab.encoders.features import Encoder
+from xmalign_lab.evaluate.retrieval import METRICS, Protocol, Side, rank_queries
+from xmalign_lab.similarity import unit
+
+TABLES = Path(__file__).with_name("published.toml")
+POINT = 1.0
+Names = list[str] | None
+COLUMNS = ["model", "language", "direction", "metric", "published"]
+
+
+def published(name: str | None = None, model: str | None = None, languages: Names = None) -> pd.DataFrame:
+    """The published figures, `set, model, language, direction, metric, published, captions, gallery, source`, those asked for.
+
+    Raises `CorpusError`, listing the nearest names, for a set, a model or a language that no figure is about.
+    """
+    parts = [pd.DataFrame(one.pop("figures"), columns=COLUMNS).assign(**one) for one in _tables()["tables"]]
+    found = pd.concat(parts, ignore_index=True)
+    spoken = [code if code == "all" else codes.normalise(code) for code in languages or ()]
+    for column, wanted in {"set": [name], "model": [model], "language": spoken}.items():
+        known = found[column].unique().tolist()
+        for one in filter(None, wanted):
+            if one not in known:
+                near = difflib.get_close_matches(one, known, n=3, cutoff=0.3) or known
+                raise CorpusError(f"no published figure of {column} {one!r}; there are {', '.join(near)}")
+        found = found[found[column].isin([one for one in wanted if one] or known)]
+    return found.reset_index(drop=True)
+
+
+def _tables() -> dict:
+    return tomllib.loads(TABLES.read_text(encoding="utf-8"))
+
+
+def zero_shot(pictures: np.ndarray, truth: np.ndarray, prompts: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Whether each picture (n, d) is nearest to its own class: (n,) bool; `truth` (n,) and `classes` (m,) name them.
+
+    A class is the direction of the mean of its prompts (m, d), all of unit length (Radford et al. 2021, arXiv 2103.00020).
+    """
+    known, place = np.unique(classes, return_inverse=True)
+    centres = np.zeros((len(known), prompts.shape[1]))
+    np.add.at(centres, place, prompts)
+    return known[(pictures @ unit(centres).T).argmax(1)] == truth
+
+
+def measure(figures: pd.DataFrame, corpus: Corpus, image: Encoder, text: Encoder) -> pd.DataFrame:
+    """The figures of one set and model with the columns `here` and `difference`, in per cent, by a pair of encoders.
+
+    Each encoder sees the rows of its modality, the text encoder those of one language at a time. Every caption is a query,
+    as published, so a picture with more captions counts for more. Raises `CorpusError` for a gallery (of pictures, or of
+    classes with pictures) of another size than the published one.
+    """
+    shown, firsts = _side(corpus.where_rows(modality="image"), image), set(figures.captions) == {"first"}
+
+    @cache
+    def texts(lang: str) -> Side:
+        written = corpus.where_rows(modality="text", lang=lang)
+        return _side(written.select(~written.rows.group.duplicated()) if firsts else written, text)
+
+    def value(figure, lang: str) -> float:
+        if figure.metric == "accuracy":
+            mine = shown.rows(np.isin(shown.groups.astype(str), texts(lang).groups.astype(str)))
+            hits, size = zero_shot(mine.vectors, mine.groups, texts(lang).vectors, texts(lang).groups), len(set(mine.groups))
+        else:
+            sides = (texts(lang), shown) if figure.direction == "text→image" else (shown, texts(lang))
+            scores = rank_queries(*sides, lang, figure.direction, corpus.name, Protocol(captions=figure.captions))
+            hits, size = METRICS[figure.metric](scores["rank"].to_numpy()), len(shown.ids)
+        if size != figure.gallery:
+            what = "classes" if figure.metric == "accuracy" else "pictures"
+            raise CorpusError(f"{corpus.name}: in {lang} {figure.metric} is published over {figure.gallery} {what}, not {size}")
+        return 100 * float(hits.mean())
+
+    langs = {"all": corpus.languages}
+    here = [np.mean([value(row, lang) for lang in langs.get(row.language, [row.language])]) for row in figures.itertuples()]
+    return figures.assign(here=here, difference=here - figures.published)
+
+
+def _side(corpus: Corpus, encoder: Encoder) -> Side:
+    features, rows = encode(corpus, encoder), corpus.rows
+    return Side(unit(features.take(rows.id)), rows.id.to_numpy(), rows.group.to_numpy(), rows.family.to_numpy())
+
+
+def encoders(model: str, folder: Root = None) -> tuple[Encoder, Encoder]:
+    """The image and the text encoder of a model of the table, from open_clip's folder `folder` or else from the hub."""
+    from xmalign_lab.encoders.clip import OpenClip
+
+    tables = _tables()
+    settings = tables["models"][model]
+    instead = next((told for begin, told in tables["read_as"].items() if model.startswith(begin)), {})
+    place = (f"local-dir:{folder}", None) if folder else (settings["open_clip"], settings["weights"])
+    clip = OpenClip(*place, instead=instead)
+    return clip.images, clip.texts
+
+
+def run(
+    name: str, model: str, languages: Names = None, root: Root = None, images: Root = None, folder: Root = None
+) -> pd.DataFrame:
+    """The published figures of a model on a set, in some languages or all, measured here: see `published` and `measure`."""
+    figures = published(name, model, languages)
+    spoken = None if "all" in set(figures.language) else sorted(set(figures.language))
+    options = {"prompts": True} if name == "babel_imagenet" else {}
+    corpus = corpora.load(name, spoken, root=root, images=images, **options)
+    if "image" not in set(corpus.rows.modality):
+        raise CorpusError(f"{name}: there are no pictures; you need {corpora.cards()[name]['pictures']}")
+    return measure(figures, corpus, *encoders(model, folder))
+
+
+def verdict(figures: pd.DataFrame) -> str:
+    """What is more than a point from its published figure, in one line; '' if nothing is."""
+    far = figures[figures.difference.abs() > POINT].itertuples()
+    said = [f"{one.language} {one.direction} {one.metric} {one.here:.1f}, published {one.published:g}" for one in far]
+    more = f"{len(said)} of {len(figures)} figures are more than a point from the published ones"
+    return f"{more}: {'; '.join(said)}" if said else ""

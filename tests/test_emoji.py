@@ -248,8 +248,8 @@ def test_corpora_by_name(root, tmp_path_factory):
     assert corpora.load("emoji", ["sw"], root=root).languages == ["swh_Latn"]
     with pytest.raises(CorpusError, match="run: xmalign fetch emoji"):
         corpora.load("emoji", ["sw"], root=empty)
-    with pytest.raises(CorpusError, match="unknown corpus 'coco'; known are scenes, emoji, table"):
-        corpora.load("coco")
+    with pytest.raises(CorpusError, match="unknown corpus 'cifar'; known are scenes, emoji, table"):
+        corpora.load("cifar")
     assert corpora.available(root).set_index("name").present["emoji"]
     lacking = corpora.available(empty).set_index("name").loc["emoji"]
     assert not lacking.present and "xmalign fetch emoji" in lacking.how

@@ -1,6 +1,7 @@
-"""Positives from one language: no grapheme is cut, ids and groups hold, and harder pairs are drawn more often."""
+"""Made pairs: no grapheme is cut, only known words are switched, copies and silence weigh nothing, ids and groups hold."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,10 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, concatenate, normalise
+from xmalign_lab.encoders.classic import ClassicText, words
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.pairs import augment
 
@@ -70,9 +73,9 @@ def test_back_translations_that_changed_something():
     new, pairs = augment.back_translated(toy, {"g1": "කුඩා  පූසා", "g3": SINHALA[3], "g2": " "}, "sin_Sinh")
     assert new.rows.text.tolist() == ["කුඩා පූසා"] and new.rows.id.tolist() == ["g1~back"]
     assert pairs.rows[["left", "right"]].values.tolist() == [["g1", "g1~back"]]
-    with pytest.raises(CorpusError, match="toy: back-translation of 'en', which is no text in 'sin_Sinh'"):
+    with pytest.raises(CorpusError, match="toy: a translation of 'en', which is no text in 'sin_Sinh'"):
         augment.back_translated(toy, {"g1": "x", "en": "home"}, "sin_Sinh")
-    with pytest.raises(CorpusError, match="no text in 'sin_Sinh' was changed; nothing to pair"):
+    with pytest.raises(CorpusError, match="'sin_Sinh-sin_Sinh': no text was changed; nothing to pair"):
         augment.back_translated(toy, {"g3": SINHALA[3]}, "sin_Sinh")
 
 
@@ -80,8 +83,168 @@ def test_what_cannot_be_cut():
     with pytest.raises(ValueError, match=r"share must lie in \(0, 1\), not 1"):
         augment.span_deletion(corpus(SINHALA), "sin_Sinh", 1)
     for lang, texts in (("swh_Latn", SINHALA), ("sin_Sinh", ["ක"])):
-        with pytest.raises(CorpusError, match=f"toy: no text in '{lang}' was changed"):
+        with pytest.raises(CorpusError, match=f"toy: '{lang}-{lang}': no text was changed"):
             augment.span_deletion(corpus(texts), lang)
+
+
+# Translations
+
+
+ENGLISH = ["red house", "small cat", "big tree and house", "tea"]
+
+
+def test_captions_translated_from_a_table_keep_their_group():
+    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
+    new, pairs = augment.translated(toy, {"g0": "nyumba  nyekundu", "g3": "tea", "g1": ""}, "eng_Latn", "swh_Latn")
+    assert new.rows[["id", "group", "family", "lang", "text"]].values.tolist() == [
+        ["g0~swh_Latn", "g0", "f0", "swh_Latn", "nyumba nyekundu"]
+    ]
+    assert pairs.rows.to_dict("records")[0] | {"score": 0} == {
+        "left": "g0", "right": "g0~swh_Latn", "weight": 1.0, "score": 0, "source": "eng_Latn-swh_Latn"
+    }  # fmt: skip
+
+
+def test_a_round_trip_weighs_by_agreement_and_copies_and_silence_weigh_nothing():
+    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
+    answers = {
+        "red house": "nyumba nyekundu", "small cat": "Small  cat", "big tree and house": "", "tea": "chai",
+        "nyumba nyekundu": "red house", "Small cat": "small cat", "chai": "teapot",
+    }  # fmt: skip
+    asked = []
+
+    def translate(texts, source, target):
+        asked.append((source, target, texts))
+        return [answers[text] for text in texts]
+
+    new, pairs, counts = augment.round_trip(toy, "eng_Latn", "swh_Latn", translate)
+    assert asked == [("eng_Latn", "swh_Latn", ENGLISH), ("swh_Latn", "eng_Latn", ["nyumba nyekundu", "Small cat", "chai"])]
+    assert counts == {"empty": 1, "copied": 1, "kept": 2}
+    weight = {right: w for right, w in zip(pairs.rows.right, pairs.rows.weight, strict=True)}
+    assert set(weight) == {"g0~swh_Latn", "g1~swh_Latn", "g3~swh_Latn", "g3~back"} == set(new.rows.id)
+    assert weight["g0~swh_Latn"] == pytest.approx(1) and weight["g1~swh_Latn"] == 0
+    both = [Counter(ClassicText().grams(text)) for text in ("tea", "teapot")]
+    cosine = sum(both[0][g] * both[1][g] for g in both[0]) / np.prod([sum(v**2 for v in c.values()) ** 0.5 for c in both])
+    assert weight["g3~swh_Latn"] == weight["g3~back"] == pytest.approx(cosine, rel=1e-5) and 0 < cosine < 1
+    assert pairs.sources == ["eng_Latn-swh_Latn", "eng_Latn-eng_Latn"]
+    pairs.check(concatenate([toy, new], "both").ids)
+
+
+def test_a_translator_that_gives_up():
+    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
+    with pytest.raises(CorpusError, match="translating eng_Latn into swh_Latn: all 4 outputs are empty"):
+        augment.round_trip(toy, "eng_Latn", "swh_Latn", lambda texts, *_: [" " for _ in texts])
+    with pytest.raises(CorpusError, match="4 texts were sent and 1 came back"):
+        augment.round_trip(toy, "eng_Latn", "swh_Latn", lambda texts, *_: ["x"])
+
+
+def test_copies_both_ways_say_that_there_is_nothing_to_pair():
+    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
+    with pytest.raises(CorpusError, match="no text was changed"):
+        augment.round_trip(toy, "eng_Latn", "swh_Latn", lambda texts, *_: texts)
+
+
+# Words switched, and words left out
+
+KNOWN = {"house": "nyumba", "red": "nyekundu", "tea": "tea"}
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_words_are_switched_by_the_dictionary_alone(share, seed):
+    toy = corpus(["Red house, red tea!", "small cat", "house", "house tea"], "eng_Latn").where_rows(split="")
+    try:
+        new, pairs = augment.code_switched(toy, KNOWN, "eng_Latn", "swh_Latn", share, seed)
+    except CorpusError as nothing:
+        assert "no text was changed" in str(nothing)
+        return
+    text = new.lookup("text")
+    for left, right in zip(pairs.rows.left, pairs.rows.right, strict=True):
+        assert left != "g1" and right == f"{left}~swh_Latn~{seed}"
+        before, after = words(toy.lookup("text")[left]), text[right].split()
+        assert all(b in (a, KNOWN.get(a)) for a, b in zip(before, after, strict=True)) and before != after
+    assert set(pairs.rows.source) == {"eng_Latn-eng_Latn~swh_Latn"} and set(new.rows.lang) == {"eng_Latn"}
+
+
+def test_the_share_of_words_switched():
+    toy = corpus(["house"] * 2000, "eng_Latn").where_rows(split="")
+    assert len(augment.code_switched(toy, KNOWN, "eng_Latn", "swh_Latn", 0.3)[0]) == pytest.approx(600, abs=60)
+    with pytest.raises(ValueError, match=r"share must lie in \(0, 1\), not 0"):
+        augment.code_switched(toy, KNOWN, "eng_Latn", "swh_Latn", 0)
+
+
+def test_a_text_and_the_word_it_lacks():
+    toy = corpus(["Red house, red tea!", "cat cat", "cat", "small cat"], "eng_Latn").where_rows(split="")
+    new, pairs = augment.masked_words(toy, "eng_Latn", seed=3)
+    text = new.lookup("text")
+    assert set(pairs.rows.left) == {"g0~rest3", "g3~rest3"} and pairs.sources == ["rest-eng_Latn"]
+    for rest, word in zip(pairs.rows.left, pairs.rows.right, strict=True):
+        whole = words(toy.lookup("text")[rest.split("~")[0]])
+        assert text[rest].split() == [w for w in whole if w != text[word]] and text[word] in whole
+    assert new.rows.id.is_unique and set(pairs.rows.right) <= set(new.rows.id)
+
+
+# Classes, mirrors, ways through
+
+
+def test_classes_are_texts_of_their_own():
+    rows = [
+        dict(id=f"t{i}", group=f"g{i}", lang=lang, text="x", labels={"topic": topic} if topic else {})
+        for i, (lang, topic) in enumerate([("eng_Latn", "food"), ("swh_Latn", "food"), ("eng_Latn", "travel"), ("eng_Latn", "")])
+    ]
+    new, pairs = augment.classified(Corpus(pd.DataFrame(rows)), "topic", "eng_Latn", "topic")
+    assert new.rows.text.tolist() == ["food", "travel"] and set(new.rows.lang) == {"eng_Latn"}
+    assert pairs.rows[["left", "right"]].values.tolist() == [
+        ["t0", "class:topic:food"], ["t1", "class:topic:food"], ["t2", "class:topic:travel"]
+    ]  # fmt: skip
+    new, pairs = augment.classified(Corpus(pd.DataFrame(rows)), "lang", "eng_Latn", "language")
+    assert new.rows.text.tolist() == ["eng_Latn", "swh_Latn"] and len(pairs) == 4
+    with pytest.raises(CorpusError, match="no row has a label 'tone'"):
+        augment.classified(Corpus(pd.DataFrame(rows)), "tone", "eng_Latn", "tone")
+
+
+def test_a_mirrored_picture_is_mirrored():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 4), np.uint8), "RGBA")
+    toy = Corpus(pd.DataFrame([dict(id="p", group="g", image="one.png"), dict(id="t", group="g", text="x", lang="eng_Latn")]))
+    toy = replace(toy, open_image=lambda reference: {"one.png": picture}[reference])
+    new, pairs = augment.mirrored(toy)
+    assert (np.asarray(new.picture("p~mirror")) == np.asarray(picture)[:, ::-1]).all()
+    assert pairs.rows[["left", "right", "source"]].values.tolist() == [["p~mirror", "p", "image-image"]]
+
+
+def test_through_takes_the_best_way():
+    table = ["left", "right", "weight"]
+    first = Pairs(pd.DataFrame([("p", "a", 0.5), ("p", "b", 1.0), ("q", "c", 1.0)], columns=table))
+    then = Pairs(pd.DataFrame([("a", "x", 1.0), ("b", "x", 0.4), ("b", "y", 0.3), ("d", "z", 1.0)], columns=table))
+    found = augment.through(first, then, "image-x").rows
+    assert found[["left", "right", "source"]].values.tolist() == [["p", "x", "image-x"], ["p", "y", "image-x"]]
+    assert found.weight.tolist() == pytest.approx([0.5, 0.3])
+    with pytest.raises(CorpusError, match="'image-x': no right row of the first pairs is a left row of the second"):
+        augment.through(first, first, "image-x")
+
+
+def test_pictures_find_texts_through_their_captions_neighbours():
+    rng = np.random.default_rng(0)
+    english = rng.normal(size=(12, 16))
+    pivot = Features.from_arrays(english, [f"e{i}" for i in range(12)])
+    target = Features.from_arrays(english[:8] + 0.1 * rng.normal(size=(8, 16)), [f"s{i}" for i in range(8)])
+    pictured = Pairs(pd.DataFrame({"left": [f"p{i}" for i in range(12)], "right": pivot.ids, "source": "image-eng_Latn"}))
+    found = augment.retrieved(pictured, pivot, target, "image-swh_Latn")
+    assert {(a[1:], b[1:]) for a, b in found.rows[["left", "right"]].to_numpy()} == {(str(i), str(i)) for i in range(8)}
+    assert (found.rows.score >= 1.05).all() and found.sources == ["image-swh_Latn"]
+
+
+def test_sampling_by_temperature():
+    lang = np.array(["a"] * 8 + ["b"] * 2 + ["c"])
+    pairs = Pairs(pd.DataFrame({"left": range(11), "right": range(11), "weight": [1.0] * 10 + [0.5]}))
+    for alpha in (0.0, 0.3, 1.0):
+        total = pd.Series(augment.tempered(pairs, lang, alpha).rows.weight).groupby(lang).sum()
+        np.testing.assert_allclose(total / total.sum(), np.array([8, 2, 0.5]) ** alpha / (np.array([8, 2, 0.5]) ** alpha).sum())
+    same = augment.tempered(pairs, lang, 1.0)
+    assert same.rows.weight.tolist() == pairs.rows.weight.tolist()
+    silent = augment.tempered(pairs.assign(weight=0.0), lang)
+    assert (silent.rows.weight == 0).all()
+    with pytest.raises(ValueError, match=r"alpha must lie in \[0, 1\], not 2"):
+        augment.tempered(pairs, lang, 2)
 
 
 # Hardness

@@ -76,7 +76,7 @@ def test_what_was_not_asked_is_not_counted():
 
 
 def test_every_method_has_a_look_of_its_own_that_is_no_languages():
-    assert set(sweep.METHODS) - set(adaptive.ABLATION) <= set(curves.LOOKS)
+    assert set(sweep.METHODS) - set(sweep.ABLATIONS) <= set(curves.LOOKS)
     looks = [*curves.LOOKS.values(), curves.OTHER]
     colours, symbols, _ = zip(*looks, strict=True)
     assert len(set(colours)) == len(looks) and len(set(symbols)) == len(looks), "known by colour, and by symbol without it"

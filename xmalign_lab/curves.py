@@ -13,12 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from xmalign_lab.adaptive import ABLATION, PARTS
+from xmalign_lab.adaptive import PARTS
 from xmalign_lab.baselines import chance
 from xmalign_lab.evaluate.retrieval import per_query
 from xmalign_lab.evaluate.significance import bootstrap_means, holm, p_value
 from xmalign_lab.style import QUIET, dress, language_name
-from xmalign_lab.sweep import CLEAN, NOISE, POOLS, TARGETS, WITHOUT_PARALLEL
+from xmalign_lab.sweep import ABLATIONS, CLEAN, NOISE, POOLS, TARGETS, WITHOUT_PARALLEL
 
 CELL = ["method", "condition", "noise", "rate", "text", "lang"]
 LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for each of its members
@@ -33,6 +33,7 @@ LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for 
     "kernel ridge": ("#8A5A00", "bowtie", "solid"),
     "adaptive": ("#00695C", "star-diamond", "solid"),
     "adaptive ridge": ("#2E9C8A", "star-triangle-up", "dash"),
+    "whole method": ("#1B4F9C", "octagon", "solid"),
     "mined": ("#B8336A", "circle-cross", "solid"),
     "mined, no words": ("#E08DB0", "circle-x", "dash"),
     "dictionary alone": ("#C49A6C", "hourglass", "dot"),
@@ -143,7 +144,7 @@ def intervals(table: pd.DataFrame, condition: str) -> go.Figure:
     As `noise_curves`; methods that use no parallel text (`sweep.WITHOUT_PARALLEL`) are the same at every condition.
     """
     rows = table[(table.condition == condition) | ((table.condition == str(CLEAN)) & table.method.isin(WITHOUT_PARALLEL))]
-    rows = rows[~rows.method.isin(ABLATION)]
+    rows = rows[~rows.method.isin(ABLATIONS)]
     best, langs = rows.groupby("method").value.mean().sort_values().index, _languages(rows)
     gaps = {"horizontal_spacing": 0.02, "subplot_titles": list(map(language_name, langs))}
     figure = make_subplots(1, len(langs), shared_yaxes=True, **gaps)

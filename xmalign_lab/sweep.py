@@ -23,7 +23,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from xmalign_lab import adaptive, baselines, corpora, profile, records, study
+from xmalign_lab import adaptive, baselines, corpora, lowresource, profile, records, study
 from xmalign_lab.corpus import Corpus, Pairs, split_by_family
 from xmalign_lab.evaluate.retrieval import SCORE_COLUMNS, per_query
 from xmalign_lab.pairs import noise
@@ -35,10 +35,11 @@ from xmalign_lab.train import Recipe
 TARGETS = ("swh_Latn", "sin_Sinh", "yor_Latn", "que_Latn", "deu_Latn")
 ABLATED = ("swh_Latn", "sin_Sinh")  # a run of two languages takes half as long as one of five
 SIZE = {"epochs": 12, "hidden": 512}  # smaller than a single run's, so that hundreds fit into an hour
-METHODS = adaptive.METHODS | baselines.METHODS | adaptive.MINING | adaptive.ABLATION
+OWN = adaptive.METHODS | lowresource.METHODS
+METHODS = OWN | baselines.METHODS | adaptive.MINING | adaptive.ABLATION | lowresource.ABLATION
 # What a method is not to beat, but to stand beside: references, and its own parts.
 REFERENCES = ("oracle filter", "oracle translation", "no dictionary", "string overlap", "dictionary alone", "oracle mining")
-NO_RIVALS = (*REFERENCES, *adaptive.METHODS, *adaptive.MINING, *adaptive.ABLATION)
+NO_RIVALS = (*REFERENCES, *OWN, *adaptive.MINING, *adaptive.ABLATION, *lowresource.ABLATION)
 WITHOUT_PARALLEL = ("no dictionary", "string overlap", "oracle translation", "M2M projector", "uCLIP projector")
 
 
@@ -71,6 +72,8 @@ NOISE = (Condition(rate=0.4), Condition("translation", 0.4), Condition(rate=0.2)
 TEXT = tuple(Condition(text=text) for text in (0.1, 0.01, 0.0))
 POOLS = tuple(Condition(shared=shared, words=words) for words in (100, 0) for shared in (1.0, 0.5, 0.1))
 CONDITIONS = (CLEAN, *NOISE, *TEXT, *POOLS)
+# Where a method is taken apart: adaptive pairs at 40 % noise, transfer on clean text.
+ABLATIONS = dict.fromkeys(adaptive.ABLATION, NOISE[0]) | dict.fromkeys(lowresource.ABLATION, CLEAN)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def plan(
 ) -> Iterator[Run]:
     """The runs worth making: methods that use no parallel text once per fold, an oracle filter only where there is noise.
 
-    Pools are for methods that mine, the ablation is made at 40 % random noise, in `ABLATED` alone.
+    Pools are for methods that mine, the ablations are made at one condition each (`ABLATIONS`), in `ABLATED` alone.
     """
     methods, folds = list(methods), list(folds)
     for condition in conditions:
@@ -104,11 +107,11 @@ def plan(
                 continue
             if method == "oracle filter" and not condition.rate:
                 continue
-            if (method in adaptive.MINING) != bool(condition.shared) or method in adaptive.ABLATION and condition != NOISE[0]:
+            if (method in adaptive.MINING) != bool(condition.shared) or ABLATIONS.get(method, condition) != condition:
                 continue
             if method in ("dictionary alone", "oracle mining") and not condition.words:
                 continue
-            two = {"targets": ABLATED} if method in adaptive.ABLATION and "targets" not in fields else {}
+            two = {"targets": ABLATED} if method in ABLATIONS and "targets" not in fields else {}
             for fold in folds:
                 yield Run(method, condition, fold, **fields, **two)
 
@@ -176,7 +179,7 @@ def _corrupted_queries(corpus: Corpus, features, run: Run) -> Corpus:
 def recipe_of(run: Run) -> Recipe:
     """The method's recipe in the study's size, with what tuning chose at the nearest noise, and the run's own changes."""
     recipe, rate = METHODS[run.method][1], run.condition.rate
-    method, instead = (baselines.TUNED_AS | adaptive.TUNED_AS).get(run.method, (run.method, None))
+    method, instead = (baselines.TUNED_AS | adaptive.TUNED_AS | lowresource.TUNED_AS).get(run.method, (run.method, None))
     tuned = baselines.tuned(method, rate if instead is None else instead)
     return replace(recipe, **changed(SIZE | tuned | json.loads(run.changes)))
 
@@ -335,12 +338,12 @@ def without_flags(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(scores: pd.DataFrame, condition: Condition) -> dict[str, pd.DataFrame]:
-    """One condition's scores by method, as `report.compare` takes them, without the ablation's; with those of no parallel text.
+    """One condition's scores by method, as `report.compare` takes them, without the ablations'; with those of no parallel text.
 
     These ran once, on clean names: on validation families, whose noisy conditions ask other queries, they are left out.
     """
     rows = scores[scores.condition == str(condition)]
     if condition != CLEAN and set(scores.get("part", ())) != {"validation"}:
         rows = pd.concat([rows, scores[scores.method.isin(WITHOUT_PARALLEL)]])
-    named = [method for method in METHODS if method not in adaptive.ABLATION]
+    named = [method for method in METHODS if method not in ABLATIONS]
     return {method: part for method in named if len(part := rows[rows.method == method])}

@@ -178,7 +178,35 @@ def test_the_claims_are_told_with_their_intervals():
         {"condition": "clean", "measure": measure, "run": "static", "mean": mean, "folds": 5}
         for measure, mean in (("steps to 90 % of static's", 40.0), ("final MRR", 0.2), ("least rank", 31.0))
     ]
-    found += [row | {"run": "stages", "difference": 0.0125, "low": -0.01, "high": 0.03} for row in found]
+    found += [row | {"run": "stages", "difference": 0.25, "low": -0.25, "high": 0.75} for row in found]
+    found += [found[1] | {"run": "temperature", "difference": 0.25, "low": 0.125, "high": 0.375}]
+    found += [found[0] | {"run": "temperature", "difference": 9.0, "low": 8.0, "high": 10.0, "folds": 2}]
     said = readme.claims(found)
-    assert "final MRR: clean (0.2): stages +0.013 [-0.010, +0.030]" in said or "stages +0.012" in said
-    assert "steps to 90 % of static's: clean (40): stages +0 [-0, +0]" in said
+    assert "final MRR, 1 of 2 differences shown: clean, temperature +0.250 [+0.125, +0.375]" in said
+    assert "steps to 90 % of static's, 0 of 2 differences shown." in said, "two folds show nothing"
+
+
+def test_towers_are_told_with_wilsons_intervals():
+    row = {"lang": "swh_Latn", "gallery": 500, "R@1": 0.99, "mean rank": 1.01, "R@1 of 16 alike": 0.6}
+    said = readme.towers({"scores": [row], "seconds": 100.4, "cpu_seconds": 175.2})
+    z, n, k = 1.959964, 500, 495  # Wilson 1927, written out
+    middle, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * (k * (n - k) / n + z * z / 4) ** 0.5
+    assert f"| Swahili | 500 | 0.990 [{middle - half:.3f}, {middle + half:.3f}] | 0.600 [" in said
+    assert "Training took 100 s, of which 175 s" in said
+
+
+def test_the_whole_method_is_told_with_what_it_loses_without_each_part(tmp_path):
+    (tmp_path / "tables").mkdir()
+    for metric in ("R@1", "mean-rank"):
+        (tmp_path / "tables" / f"transfer-{metric}.md").write_text(f"table of {metric}")
+    parts = []
+    for method, rank in {"whole method": 2, "nothing transferred": 10, "lacking levels": 2}.items():
+        rows = pd.DataFrame(
+            {"query": [f"q{i}" for i in range(60)], "family": [f"f{i // 2}" for i in range(60)], "method": method}
+        )
+        rows = rows.assign(lang="swh_Latn", rank=rank + np.arange(60) % 2 * (rank > 2), size=40, gallery="a", condition="clean")
+        parts.append(rows.assign(direction="text→image", noise="random", rate=0.0, text=1.0))
+    pd.concat(parts).to_parquet(tmp_path / "scores.parquet")
+    said = readme.transfer(tmp_path)
+    assert said.startswith("table of R@1\n\ntable of mean-rank") and "Holm over 2" in said
+    assert "nothing transferred -0.40" in said and "lacking levels -0.000 [-0.000, -0.000], p = 1" in said

@@ -163,3 +163,11 @@ def test_any_text_is_understood_or_refused_with_a_suggestion(text):
     except ValueError as error:
         assert "; " in str(error)
         assert languages.suggestion(text)
+
+
+def test_a_language_of_your_own_has_a_private_code():
+    own = languages.info("qaa_Ethi")
+    assert languages.known("qaa_Ethi") and languages.normalise("qtz_Latn_KE") == "qtz_Latn_KE"
+    assert (own.name, own.script, own.tier) == ("qaa_Ethi", "Ethi", "low")
+    assert not languages.known("qza_Latn") and not languages.known("qaa")
+    assert languages.info("que_Latn").name != "que_Latn", "Quechua begins with q too, and is in the table"

@@ -104,3 +104,9 @@ def test_the_greatest_exponent_allowed_is_finite():
     loss = rince(sim, torch.eye(300, dtype=torch.bool), 1 / 80, q=1.0)
     loss.backward()
     assert math.isfinite(loss.item()) and torch.isfinite(sim.grad).all()
+
+
+def test_rince_takes_a_learned_temperature():
+    tau = torch.tensor(0.1, requires_grad=True)
+    rince(torch.eye(3), torch.eye(3).bool(), tau).backward()
+    assert torch.isfinite(tau.grad) and tau.grad != 0

@@ -8,6 +8,8 @@ The table is `languages.csv`: code, name, script, family (Glottolog's top family
 gave their words), tier and the other codes that sources use. The tier follows the classes of Joshi et al. (2020, "The
 State and Fate of Linguistic Diversity and Inclusion in the NLP World", ACL): 5–4 high, 3 middle, 2–0 low, as is a
 language that their list lacks. They class languages, not scripts; both kinds of Norwegian stand low in their list.
+
+A language that the table lacks has a code for private use, from `qaa` to `qtz` as ISO 639-3 keeps them free: `qaa_Latn`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ CODE = re.compile(r"([a-z]{3}_[A-Z][a-z]{3})((?:_(?:[A-Z]{2}|[0-9]{3}))?(?:_[a-z
 WRITTEN = re.compile(
     "(?P<language>[a-z]{2,3})(_(?P<script>[a-z]{4}))?(_(?P<region>[a-z]{2}|[0-9]{3}))?(_(?P<variant>[a-z0-9]{5,8}))?"
 )
+PRIVATE = re.compile(r"q[a-t][a-z]_[A-Z][a-z]{3}")
 TRADITIONAL = {"tw", "hk", "mo"}
 
 
@@ -51,9 +54,9 @@ def _table() -> tuple[dict[str, Language], dict[str, str]]:
 
 
 def known(code: str) -> bool:
-    """Whether `code` is one of the project's codes, with or without a region: `swh_Latn`, `por_Latn_PT`; not `sw`."""
+    """Whether `code` is one of the project's codes, with or without a region: `swh_Latn`, `por_Latn_PT`, `qaa_Latn`; not `sw`."""
     match = CODE.fullmatch(code) if isinstance(code, str) else None
-    return bool(match) and match[1] in _table()[0]
+    return bool(match) and (match[1] in _table()[0] or bool(PRIVATE.fullmatch(match[1])))
 
 
 def suggestion(code: str) -> str:
@@ -95,12 +98,13 @@ def _nearest(plain: str) -> str:
     codes = same_language or list(dict.fromkeys(written[name] for name in names))
     if codes:
         return "did you mean " + " or ".join(f"{code!r} ({by_code[code].name})" for code in codes) + "?"
-    return "codes look like 'swh_Latn': ISO 639-3, an underscore, the script; `xmalign languages` lists them"
+    return "codes look like 'swh_Latn': ISO 639-3, an underscore, the script; `xmalign languages` lists them; one of your own is 'qaa_Latn'"
 
 
 def info(code: str) -> Language:
     """The language of a code (a region does not change it); the code is normalised first. Raises ValueError."""
-    return _table()[0][CODE.fullmatch(normalise(code))[1]]
+    base = CODE.fullmatch(normalise(code))[1]
+    return _table()[0].get(base) or Language(base, base, base[4:], "unknown", "low")
 
 
 def all_languages() -> list[Language]:

@@ -143,7 +143,7 @@ def rince(sim: Sims, positives: Mask, tau: Tau, weight: Belief = 1.0, q: float =
     competes with the negatives only. No pair with weight gives zero with a gradient. Raises `ValueError` for q outside
     (0, 1], λ ≤ 0, or q/τ above 80, where exp(q s/τ) would leave float32.
     """
-    least = min(float(torch.as_tensor(each).min()) for each in (tau if isinstance(tau, tuple) else (tau,)))
+    least = min(float(torch.as_tensor(each).detach().min()) for each in (tau if isinstance(tau, tuple) else (tau,)))
     if not (0 < q <= 1 and lam > 0 and 0 < q <= 80 * least):
         raise ValueError(f"RINCE needs q in (0, 1], lam > 0 and q/τ of at most 80, not q={q}, lam={lam}, τ={least:g}")
 

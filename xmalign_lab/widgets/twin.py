@@ -34,7 +34,7 @@ def as_widget(figure: go.Figure, dragged: Callable[[], None] | None = None) -> g
     With `dragged`, a hand can move its shapes and notes: it is called when one was let go, its new place in `layout`.
     """
     shown, edits = go.FigureWidget(figure), dict.fromkeys(("shapePosition", "annotationPosition"), dragged is not None)
-    shown._config = shown._config | {"responsive": True, "displaylogo": False, "edits": edits}
+    shown._config = shown._config | {"responsive": True, "displaylogo": False, "showSendToCloud": False, "edits": edits}
 
     def told(change) -> None:
         if any(name.startswith(("shapes[", "annotations[")) for name in (change.new or {}).get("relayout_data", ())):

@@ -98,7 +98,7 @@ def _nearest(plain: str) -> str:
     codes = same_language or list(dict.fromkeys(written[name] for name in names))
     if codes:
         return "did you mean " + " or ".join(f"{code!r} ({by_code[code].name})" for code in codes) + "?"
-    return "codes look like 'swh_Latn': ISO 639-3, an underscore, the script; `xmalign languages` lists them; your own: 'qaa_Latn'"
+    return "codes look like 'swh_Latn': ISO 639-3, underscore, script; `xmalign languages` lists them; a new one: 'qaa_Latn'"
 
 
 def info(code: str) -> Language:

@@ -148,7 +148,7 @@ def study(folder: Path) -> str:
 
 
 def transfer(folder: Path) -> str:
-    """The whole method of transfer on clean text: R@1, mean rank, and what it loses without each part, as Markdown."""
+    """The whole of transfer on clean text: R@1, mean rank, and what it loses without each part, as Markdown."""
     tables = [(folder / "tables" / f"transfer-{metric}.md").read_text(encoding="utf-8") for metric in ("R@1", "mean-rank")]
     scores = pd.read_parquet(folder / "scores.parquet")
     scores = scores[(scores.condition == "clean") & scores.method.isin([*lowresource.METHODS, *lowresource.ABLATION])]
@@ -156,7 +156,7 @@ def transfer(folder: Path) -> str:
     if "nothing transferred" in there:
         table, means = curves.resampled(scores[scores.lang.isin(sweep.ABLATED)])
         rows = [
-            (m, curves.contrast(table, means, "whole method", m, "clean", sweep.ABLATED))
+            (m, curves.contrast(table, means, "whole transfer", m, "clean", sweep.ABLATED))
             for m in lowresource.ABLATION
             if m in there
         ]
@@ -164,7 +164,7 @@ def transfer(folder: Path) -> str:
         said = [
             f"{m} {-d:+.3f} [{-high:+.3f}, {-low:+.3f}], p = {p:.2g}" for (m, (d, low, high, _)), p in zip(rows, ps, strict=True)
         ]
-        said = [f"MRR against the whole method, Swahili and Sinhala, Holm over {len(rows)}: {'; '.join(said)}."]
+        said = [f"MRR against whole transfer, Swahili and Sinhala, Holm over {len(rows)}: {'; '.join(said)}."]
     return "\n\n".join([*(table.strip() for table in tables), *said])
 
 

@@ -137,7 +137,7 @@ def test_two_spaces_side_by_side_add_up_their_similarities(task):
 
 def test_the_whole_method_and_its_ablation_run(task, tmp_path, monkeypatch):
     monkeypatch.setenv("XMALIGN_RUNS", str(tmp_path))
-    method, recipe = lowresource.METHODS["whole method"]
+    method, recipe = lowresource.METHODS["whole transfer"]
     for of in (method, partial(lowresource.built, parts=lowresource.PARTS)):
         scores = of(task, replace(recipe, **SMALL))
         assert set(scores.lang) == {"eng_Latn", *TARGETS} and scores["rank"].notna().all()

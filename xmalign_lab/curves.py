@@ -33,7 +33,7 @@ LOOKS = {  # a hue for each family of methods; a shade, a symbol and a dash for 
     "kernel ridge": ("#8A5A00", "bowtie", "solid"),
     "adaptive": ("#00695C", "star-diamond", "solid"),
     "adaptive ridge": ("#2E9C8A", "star-triangle-up", "dash"),
-    "whole method": ("#1B4F9C", "octagon", "solid"),
+    "whole transfer": ("#1B4F9C", "octagon", "solid"),
     "mined": ("#B8336A", "circle-cross", "solid"),
     "mined, no words": ("#E08DB0", "circle-x", "dash"),
     "dictionary alone": ("#C49A6C", "hourglass", "dot"),

@@ -107,7 +107,7 @@ def _torchvision() -> Finding:
     except (ImportError, OSError, RuntimeError) as error:
         problem = str(error)
     if "torchvision::nms" in problem:
-        problem = f"its build does not match torch's ({problem}): open_clip, timm and transformers will not import"
+        problem = f"its build does not match torch's ({problem}): without xmalign, open_clip fails"
     mend = f"{sys.executable} -m pip uninstall -y torchvision   (then torch and torchvision together, from one index)"
     return Finding("torchvision", problem, False, mend, needed=False)
 

@@ -151,7 +151,7 @@ def placed(task: Task, aligner: Aligner, features, regression: bool, own: bool =
 
 
 TERMS = {"distribution": {"mmd": 1.0}, "distillation": {"relational": 1.0}, "mixup": {"mixup": 1.0}}
-METHODS = {"whole method": (partial(built, parts=CHOSEN), clip(name="whole method"))}
+METHODS = {"whole transfer": (partial(built, parts=CHOSEN), clip(name="whole transfer"))}
 ABLATION = {
     name: (partial(built, parts=parts), clip(name=name))
     for name, parts in {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,7 +113,10 @@ def built_tower(settings: dict) -> nn.Module:
     name = settings.pop("tower", None)
     if name not in TOWERS:
         raise ValueError(f"unknown tower {name!r}; known are {', '.join(sorted(TOWERS))}")
-    return TOWERS[name](**settings)
+    try:
+        return TOWERS[name](**settings)
+    except TypeError as error:
+        raise ValueError(f"{name} takes {', '.join(signature(TOWERS[name]).parameters)}: {error}") from None
 
 
 HEADS: dict[str, type[nn.Module]] = FEATURE_HEADS | {"fixed": Fixed, "tower": TowerHead}
@@ -145,6 +149,9 @@ class Aligner(nn.Module):
     @torch.no_grad()
     def _encode(self, modality: str, features: Features | Inputs) -> np.ndarray:
         head, was_training = self.heads[modality], self.training
+        if not hasattr(features, "vectors"):
+            take = "inputs.texts(corpus, aligner.heads['text'].tower.tokenise) or inputs.pictures(corpus, size) for towers"
+            raise TypeError(f"give Features, or {take}, not a {type(features).__name__}")
         if features.width != head.settings.get("width", features.width):
             raise ValueError(f"the {modality} head takes features of width {head.settings['width']}, not {features.width}")
         self.eval()

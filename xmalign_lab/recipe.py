@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 
 from xmalign_lab import schedules
+from xmalign_lab.encoders.trainable import TOWERS
 from xmalign_lab.heads import FEATURE_HEADS
 from xmalign_lab.losses import contrastive, local
 from xmalign_lab.losses import structure as regularisers
@@ -234,6 +235,10 @@ class Recipe:
             raise ValueError(f"train_towers is {self.train_towers!r}; it may be 'none', 'all' or a number of last blocks")
         if min(self.adapters, self.queue, self.tower_learning_rate) < 0:
             raise ValueError("adapters, queue and tower_learning_rate cannot be below 0")
+        for modality, tower in self.towers.items():
+            if modality not in ("image", "text") or tower.get("tower") not in TOWERS:
+                known = f"for image or text, one of {', '.join(sorted(TOWERS))}"
+                raise ValueError(f"unknown tower {tower.get('tower')!r} for {modality!r}; known are, {known}")
         if self.epochs < 1 or self.batch_pairs < 2:
             raise ValueError("a recipe needs at least 1 epoch and 2 pairs in a batch")
         schedules.as_temperature(self.temperature)

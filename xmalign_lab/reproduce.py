@@ -121,6 +121,7 @@ def run(
     corpus = corpora.load(name, spoken, root=root, images=images, **options)
     if "image" not in set(corpus.rows.modality):
         raise CorpusError(f"{name}: there are no pictures; you need {corpora.cards()[name]['pictures']}")
+    corpus.picture(corpus.rows.id[corpus.rows.modality == "image"].iloc[0])  # no model is fetched for pictures that are not there
     return measure(figures, corpus, *encoders(model, folder))
 
 

@@ -56,6 +56,8 @@ def load(
     if version not in here:
         raise CorpusError(f"{name}: no version {version!r}; here are {', '.join(map(repr, here))}")
     prefix = name if version == known[0] else f"{name}:{version}"
+    if images is not None and not Path(images).is_dir():
+        raise CorpusError(f"{images} is no folder: pictures of {name} cannot be there")
     folder, suffix = Path(images or where), "" if name in VIDEOS else ".jpg"
     paths = {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in PICTURES}
     lists = {names: _lists(where, names) for names in {file.names for file in there}}

@@ -90,7 +90,9 @@ class MultiLevelText(nn.Module):
         seed: int = 0,
     ):
         if not set(levels) <= set(LEVELS) or not set(levels) - {"sentence"} or letters not in ("grams", "transformer"):
-            raise ValueError(f"levels {levels}: take one of {LEVELS[:3]} at least; letters {letters!r}: grams or transformer")
+            raise ValueError(
+                f"levels {levels}: known are {LEVELS}, one of the first three at least; letters {letters!r}: grams or transformer"
+            )
         if width % heads or ("subwords" in levels and not subwords):
             raise ValueError(f"width {width} must divide by {heads} heads, and the level subwords needs a Subwords's pieces")
         super().__init__()

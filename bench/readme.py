@@ -177,6 +177,7 @@ def transfer(folder: Path) -> str:
             f"{m} {-d:+.3f} [{-high:+.3f}, {-low:+.3f}], p = {p:.2g}" for (m, (d, low, high, _)), p in zip(rows, ps, strict=True)
         ]
         said = [f"MRR against whole transfer, Swahili and Sinhala, Holm over {len(rows)}: {'; '.join(said)}."]
+    said.append("Test families of five folds, clean text. Printed by `make study FINAL=1` and `make readme`.")
     return "\n\n".join([*(table.strip() for table in tables), *said])
 
 

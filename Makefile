@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ]
 SMOKE := XMALIGN_PROFILE=smoke OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 XMALIGN_DATA="$(CURDIR)/build/smoke/data"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo lab test test-unit test-notebooks bench study tune gallery pictures readme lines doctor clean
+.PHONY: help setup data demo lab test test-unit test-notebooks bench study text tune gallery pictures readme lines doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ bench: data  ## the numbers of the README, printed
 
 study: data  ## methods × noise × parallel text × languages × folds; FINAL=1 opens the test scores, and logs it
 	@$(BIN)/python bench/study.py $(if $(FINAL),--final)
+
+text: data  ## the adaptive methods and the baselines asked on real text (sentences, words, topics), ten minutes or more
+	@$(BIN)/python bench/text_eval.py
 
 tune: data  ## the same small search for every method, on validation families of fold 0
 	@$(PIP) -c constraints.txt -e '.[lab,dev,tune]' && $(BIN)/python bench/tune.py

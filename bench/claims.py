@@ -9,6 +9,7 @@ differences to the static run with t intervals over the five folds. Recorded run
 from __future__ import annotations
 
 import json
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -111,7 +112,7 @@ def differences(table: pd.DataFrame) -> list[dict]:
 def run(folder: Path) -> list[dict]:
     """Make what is not recorded yet, write `folder`/claims.csv, and return `differences`."""
     cells = list(product(RUNS, CONDITIONS, range(5)))
-    with ProcessPoolExecutor(2, get_context("spawn"), initializer=sweep._quiet) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=sweep._quiet) as pool:
         curves = pd.concat(tqdm(pool.map(_curve, cells), total=len(cells), unit="run"), ignore_index=True)
     curves.to_csv(folder / "claims.csv", index=False)
     found = differences(told(curves))

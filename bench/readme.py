@@ -190,9 +190,11 @@ def towers(facts: dict) -> str:
         cells = [f"{s:.3f} [{span.low:.3f}, {span.high:.3f}]" for s, span in zip(shares, spans, strict=True)]
         lines.append(f"| {languages.info(row['lang']).name} | {row['gallery']} | {' | '.join(cells)} |")
     how = f"{facts['cpu_seconds']:.0f} s of one core's time ({facts['seconds']:.0f} s by the clock, whatever else ran)"
+    choices = next(int(word) for name in facts["scores"][0] if "alike" in name for word in name.split() if word.isdigit())
+    chance = f"{1 / facts['scores'][0]['gallery']:.3f} and {1 / choices:.3f}"
     said = (
         "All languages were trained with pictures here. Compositions (shape, colour, size, number, place) that no training met, "
-        "one seed, settings chosen with the other half held out; alike is what differs in one attribute; chance 0.002 and 0.062; "
+        f"one seed, settings chosen with the other half held out; alike is what differs in one attribute; chance {chance}; "
         "Wilson's 95 % intervals. Scenes are drawn and easy: nearly all is found. "
         f"Training took {how}. Printed by `python bench/bench_towers.py`."
     )

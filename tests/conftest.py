@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 _own = Path(tempfile.mkdtemp(prefix="xmalign-tests-"))
 os.environ["XMALIGN_PROFILE"] = "smoke"
 for variable in ("CACHE", "RUNS", "DATA"):
@@ -12,6 +14,17 @@ for variable in ("CACHE", "RUNS", "DATA"):
 from xmalign_lab.encoders.checkpoint import imported  # noqa: E402
 
 imported("torch")  # mends a torchvision for another torch, without which `importorskip` would leave out what can be tested
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Towers of a test's size are slower on several threads, and much slower where the cores are busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_sessionfinish():

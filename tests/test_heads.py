@@ -15,18 +15,12 @@ from xmalign_lab.heads import FEATURE_HEADS, fitted_head, with_language
 from xmalign_lab.model import Aligner, Fixed, TowerHead, built_tower, vectors_of
 from xmalign_lab.train import Recipe, fit, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N = 16
 SMALL = Recipe(least_count=1, epochs=2, batch_pairs=20, dim=8, hidden=12, components=10)
 CODES = ["eng_Latn"] * N + ["swh_Latn"] * N
 SIZES = dict(width=8, depth=2, heads=2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def world(wide: bool = True):

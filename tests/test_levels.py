@@ -8,6 +8,8 @@ from xmalign_lab.corpus import CorpusError
 from xmalign_lab.encoders.levels import LETTERS, LEVELS, PIECES, Block, MultiLevelText, masked_mean
 from xmalign_lab.encoders.tiny import TOWERS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PIECE_LIST = ["▁", *"abdeikmnoprtuwy", "mp", "▁m", "ra", "ද", "රතු"]
 TEXTS = ["mpira", "mpira mwekundu mpira mkubwa", "රතු බෝලය"]
 SMALL = dict(width=16, depth=1, heads=2, buckets=512, longest=12, subwords=PIECE_LIST)
@@ -23,14 +25,6 @@ def tower(levels=LEVELS, seed=0, **changes):
 
 def packed(made, texts=TEXTS):
     return torch.from_numpy(made.tokenise(texts))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("levels", SOME)

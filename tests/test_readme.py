@@ -196,6 +196,7 @@ def test_towers_are_told_with_wilsons_intervals():
     z, n, k = 1.959964, 500, 495  # Wilson 1927, written out
     middle, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * (k * (n - k) / n + z * z / 4) ** 0.5
     assert f"| Swahili | 500 | 0.990 [{middle - half:.3f}, {middle + half:.3f}] | 0.600 [" in said
+    assert "chance 0.002 and 0.062" in said
     assert "Training took 175 s of one core's time (100 s by the clock" in said
 
 

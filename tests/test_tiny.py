@@ -16,17 +16,10 @@ from xmalign_lab.encoders import tiny
 from xmalign_lab.encoders.levels import MultiLevelText
 from xmalign_lab.encoders.tiny import TinyImageEncoder, TinyText, TinyTextEncoder, TinyViT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = dict(width=16, depth=2, heads=2)
 TEXTS = ["mpira", "mpira mwekundu mkubwa", "රතු බෝලය"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Towers this small are slower on several threads, and much slower where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def text_corpus(texts=TEXTS):

@@ -155,6 +155,7 @@ METHODS = {"whole transfer": (partial(built, parts=CHOSEN), clip(name="whole tra
 ABLATION = {
     name: (partial(built, parts=parts), clip(name=name))
     for name, parts in {
+        "all of transfer": CHOSEN,  # as "whole transfer", in the languages of the ablation alone
         "nothing transferred": (),
         **{f"lacking {part}": tuple(other for other in CHOSEN if other != part) for part in CHOSEN},
         **{f"adding {part}": (*CHOSEN, part) for part in PARTS if part not in CHOSEN},

@@ -5,7 +5,8 @@
 Development sees validation families only, and writes to build/study-validation/. `--final` (make study FINAL=1) opens the
 test scores, logs that it did in docs/openings.jsonl, and makes the two registered tests (docs/hypotheses.md). build/study/ then
 holds every per-query score, the tables in four forms, and facts.json; notebook 08 reads them, `make readme` puts the table and
-the log's dates on the page.
+the log's dates on the page. Where only some methods or conditions are run, they take the place of their older selves in the
+record that the folder holds; facts.json says of which commit each run is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pandas as pd
 
 from xmalign_lab import adaptive, curves, profile, sweep
 from xmalign_lab.corpora import emoji
@@ -71,6 +74,33 @@ def transfer_tables(scores, folder) -> None:
         path = folder / "tables" / f"transfer-{metric.replace(' ', '-')}"
         path.with_suffix(".md").write_text(result.to_markdown(), encoding="utf-8")
         path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+
+
+def joined(folder: Path, scores: pd.DataFrame, facts: dict) -> tuple[pd.DataFrame, dict]:
+    """The scores and facts that `folder` holds, with those of this run in the place of the same methods and conditions.
+
+    What this run did not make again (the registered tests, the claims) stays. Another part's or an unreadable record is not kept.
+    """
+    path = folder / "facts.json"
+    if not path.exists() or (old := json.loads(path.read_text(encoding="utf-8")))["part"] != facts["part"]:
+        return scores, facts
+    new = set(facts["sets"][0]["runs"])
+    sets = [of | {"runs": {cell: n for cell, n in of["runs"].items() if cell not in new}} for of in old["sets"]]
+    sets = [of for of in sets if of["runs"]] + facts["sets"]
+    counts = [sum(of["runs"].values()) for of in sets]
+    before, now = pd.read_parquet(folder / "scores.parquet"), counts[-1]
+    before = before[~(before.method + ", " + before.condition).isin(new)]
+    facts = old | facts | {"sets": sets, "runs": sum(counts)}
+    seconds = [old["seconds per run"] * (sum(counts) - now), facts["seconds per run"] * now]
+    facts["seconds per run"] = round(sum(seconds) / sum(counts), 1)
+    facts["minutes"] = round(old["minutes"] + facts["minutes"], 1)
+    if len(sets) > 1:
+        facts["commit"] = ", ".join(f"{of['commit']} ({n} runs)" for of, n in zip(sets, counts, strict=True))
+    for name in ("methods", "conditions"):
+        facts[name] = list(dict.fromkeys([*old[name], *facts[name]]))
+    facts["not applicable"] = [of for of in old["not applicable"] if of.split(":")[0] not in new] + facts["not applicable"]
+    facts["mined"] = [of for of in old["mined"] if f"{of['method']}, {of['condition']}" not in new] + facts["mined"]
+    return pd.concat([before, scores], ignore_index=True), facts
 
 
 def chosen_on_validation(methods) -> dict[str, str]:
@@ -130,13 +160,14 @@ def main() -> int:
             log.write(json.dumps(opened, ensure_ascii=False) + "\n")
     start = time.monotonic()
     found = sweep.make_all(runs)
-    scores = sweep.collect(runs, found)
-    scores.to_parquet(folder / "scores.parquet")
     facts = sweep.facts(runs, found, (time.monotonic() - start) / 60, commit)
-    if chosen := chosen_on_validation(options.methods) if options.final and not options.smoke else {}:
-        every = set(sweep.METHODS) <= set(options.methods)  # the best of a few is another baseline
-        facts |= {"best on validation": chosen, "registered": registered(scores, chosen) if every else []}
-    if set(adaptive.ABLATION) <= set(scores.method):
+    scores, facts = joined(folder, sweep.collect(runs, found), facts)
+    scores.to_parquet(folder / "scores.parquet")
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+    every = set(sweep.METHODS) <= set(options.methods)  # the best of a few is another baseline
+    if chosen := chosen_on_validation(options.methods) if options.final and every and not options.smoke else {}:
+        facts |= {"best on validation": chosen, "registered": registered(scores, chosen)}
+    if set(adaptive.ABLATION) <= set(options.methods) & set(scores.method):
         parts = curves.ablation(*curves.resampled(scores[scores.method.isin(adaptive.ABLATION)]))
         parts.to_csv(folder / "ablation.csv", index=False)
         print(f"\n{parts.round(4).to_string(index=False)}")
@@ -144,7 +175,7 @@ def main() -> int:
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     tables(scores, folder)
     transfer_tables(scores, folder)
-    print(f"\n{len(runs)} runs in {facts['minutes']} minutes now, {facts['seconds per run']} s each when made; {folder}")
+    print(f"\n{len(runs)} runs in {(time.monotonic() - start) / 60:.1f} minutes now; the record of {facts['runs']} is {folder}")
     return 0
 
 

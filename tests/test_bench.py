@@ -37,6 +37,37 @@ def test_a_study_leaves_scores_facts_and_tables_and_logs_that_test_scores_were_o
     assert len(opened) == 1 and {"time", "commit", "methods", "conditions"} == set(opened[0])
 
 
+def test_some_methods_made_again_take_their_own_place_in_the_record(tmp_path):
+    def record(commit, cells, rank, part="test"):
+        rows = [{"method": method, "condition": condition, "query": "q", "rank": rank} for method, condition in cells]
+        mined = [{"method": method, "condition": condition, "fold": 0, "lang": "swh_Latn"} for method, condition in cells]
+        facts = {"part": part, "date": commit, "commit": commit, "environment": {}, "minutes": 1.0}
+        facts |= {"sets": [{"commit": commit, "runs": {f"{m}, {c}": 5 for m, c in cells}}], "runs": 5 * len(cells)}
+        facts |= {"methods": [m for m, _ in cells], "conditions": [c for _, c in cells], "seconds per run": float(rank)}
+        return pd.DataFrame(rows), facts | {"mined": mined, "not applicable": [f"{m}, {c}: no" for m, c in cells]}
+
+    def write(scores, facts):
+        scores.to_parquet(tmp_path / "scores.parquet")
+        (tmp_path / "facts.json").write_text(json.dumps(facts))
+
+    first, second = [("a", "clean"), ("b", "clean"), ("b", "text 10%")], [("b", "clean"), ("c", "clean")]
+    assert study.joined(tmp_path, *record("one", first, 1))[1]["commit"] == "one", "nothing to join"
+    write(*study.joined(tmp_path, *record("one", first, 1)))
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"claims": ["kept"]}))
+    scores, facts = study.joined(tmp_path, *record("two", second, 3))
+    by_cell = scores.set_index(["method", "condition"])["rank"].to_dict()
+    assert by_cell == {("a", "clean"): 1, ("b", "text 10%"): 1, ("b", "clean"): 3, ("c", "clean"): 3} and len(scores) == 4
+    assert facts["commit"] == "one (10 runs), two (10 runs)" and facts["runs"] == 20 and facts["claims"] == ["kept"]
+    assert facts["seconds per run"] == 2.0 and facts["methods"] == ["a", "b", "c"]
+    assert [of["method"] for of in facts["mined"]] == ["a", "b", "b", "c"] and len(facts["not applicable"]) == 4
+    write(scores, facts)
+    again = study.joined(tmp_path, *record("three", [*first, *second[1:]], 2))[1]
+    assert again["commit"] == "three" and again["runs"] == 20, "nothing is left of the others"
+    other, said = study.joined(tmp_path, *record("four", first[:1], 1, "validation"))
+    assert len(other) == 1 and said["runs"] == 5, "validation and test never mix"
+
+
 def test_the_registered_tests_are_of_the_whole_method_against_the_chosen_baseline_and_corrected_over_both():
     rng, difficulty, parts = np.random.default_rng(0), np.random.default_rng(1).normal(1.5, 1, 120), []
     names = [f"q{i}" for i in range(120)]

@@ -205,7 +205,7 @@ def test_the_whole_method_is_told_with_what_it_loses_without_each_part(tmp_path)
     for metric in ("R@1", "mean-rank"):
         (tmp_path / "tables" / f"transfer-{metric}.md").write_text(f"table of {metric}")
     parts = []
-    for method, rank in {"whole transfer": 2, "nothing transferred": 10, "lacking levels": 2}.items():
+    for method, rank in {"all of transfer": 2, "nothing transferred": 10, "lacking levels": 2}.items():
         rows = pd.DataFrame(
             {"query": [f"q{i}" for i in range(60)], "family": [f"f{i // 2}" for i in range(60)], "method": method}
         )

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -277,10 +278,13 @@ def collect(runs: Sequence[Run], found: Sequence[records.Record]) -> pd.DataFram
 
 
 def facts(runs: Sequence[Run], found: Sequence[records.Record], minutes: float, commit: str = "") -> dict:
-    """How a study was made, as facts.json holds it: part, date, commit, what was run, how long it took, what was mined."""
+    """How a study was made, as facts.json holds it: part, date, commit, what was run, how long it took, what was mined.
+
+    `sets` holds the runs of each commit, counted by method and condition.
+    """
     nothing = ((run, record.folder / "not_applicable.txt") for run, record in zip(runs, found, strict=True))
     mined = [
-        {"condition": str(run.condition), "fold": run.fold, "lang": lang, **of}
+        {"method": run.method, "condition": str(run.condition), "fold": run.fold, "lang": lang, **of}
         for run, record in zip(runs, found, strict=True)
         if (path := record.folder / "mined.json").exists()
         for lang, of in json.loads(path.read_text()).items()
@@ -290,6 +294,7 @@ def facts(runs: Sequence[Run], found: Sequence[records.Record], minutes: float, 
         "part": runs[0].part if runs[0].corpus == "emoji" else "smoke",
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
+        "sets": [{"commit": commit, "runs": dict(Counter(f"{run.method}, {run.condition}" for run in runs))}],
         "methods": list(dict.fromkeys(run.method for run in runs)),
         "conditions": list(dict.fromkeys(str(run.condition) for run in runs)),
         "runs": len(runs),

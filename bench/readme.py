@@ -18,6 +18,17 @@ from scipy.stats import binomtest
 from xmalign_lab import curves, languages, lowresource, sweep
 from xmalign_lab.evaluate import report, significance
 
+OVER_BY = "random noise 40%"  # by what the overview's rows are in order
+OVER = {  # its columns: conditions and their heads
+    "clean": "clean",
+    "random noise 20%": "20 % wrong",
+    OVER_BY: "40 %",
+    "random noise 60%": "60 %",
+    "hard noise 40%": "40 % near misses",
+    "translation noise 40%": "40 % bad translation",
+    "text 10%": "a tenth of the text",
+    "text 1%": "a hundredth",
+}
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"eng_Latn": "English", "swh_Latn": "Swahili", "sin_Sinh": "Sinhala"}
 SHOWN = ("MRR", "R@1", "R@10", "median rank")
@@ -144,15 +155,38 @@ def short(path: Path) -> str:
     return f"{said}."
 
 
+def overview(folder: Path) -> str:
+    """MRR of every method in every condition, the mean over the languages, best first by what they keep at 40 % random noise."""
+    if not (folder / "scores.parquet").exists():
+        return ""
+    scores = pd.read_parquet(folder / "scores.parquet")
+    scores = scores[scores.lang.isin(sweep.TARGETS) & scores.condition.isin(OVER) & ~scores.method.isin(sweep.ABLATIONS)]
+    table, means = curves.resampled(scores)
+    groups = table.groupby(["method", "condition"], sort=False).indices
+    value = {key: table.value.to_numpy()[at].mean() for key, at in groups.items()}
+    width = {key: np.ptp(np.quantile(means[:, at].mean(axis=1), [0.025, 0.975])) / 2 for key, at in groups.items()}
+    once = {method: value[method, "clean"] for method in sweep.WITHOUT_PARALLEL if (method, "clean") in value}
+    order = sorted({m for m, _ in value}, key=lambda m: (m in sweep.REFERENCES, -value.get((m, OVER_BY), once.get(m, 0))))
+    lines = ["| MRR, mean of languages | " + " | ".join(OVER.values()) + " |", "|---" + "|---:" * len(OVER) + "|"]
+    for method in order:
+        cells = (value.get((method, condition), once.get(method)) for condition in OVER)
+        name = f"*{method}*" if method in sweep.REFERENCES else f"**{method}**" if method in sweep.OWN else method
+        lines.append(f"| {name} | " + " | ".join("" if v is None else f"{v:.3f}" for v in cells) + " |")
+    said = f"Bold: the bench's own; italic: controls and ceilings. 95 % intervals are ± {min(width.values()):.3f} to "
+    return "\n".join([*lines, "", f"{said}± {max(width.values()):.3f} wide; a method that reads no translation was run once."])
+
+
 def study(folder: Path) -> str:
-    """The study's main table, 40 % random noise, the registered tests, and how it was made, as Markdown."""
+    """The study's overview, the registered tests, the table at 40 % random noise, and how it was made, as Markdown."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     if facts["part"] != "test":
         raise ValueError(f"{folder} holds a study of {facts['part']} families: run `make study FINAL=1`")
     table = (folder / "tables" / "random-noise-40-all.md").read_text(encoding="utf-8")
     where = f"{facts['environment']['machine']}, {facts['date']}, commit {facts['commit']}"
+    by_language = f"<summary>40 % random noise by language, with intervals and tests</summary>\n\n{table.strip()}"
+    said = f"{overview(folder)}{hypotheses(facts)}{beyond(folder, facts)}"
     return (
-        f"{short(folder / 'tables' / 'random-noise-40-all.csv')}\n\n{table.strip()}{hypotheses(facts)}{beyond(folder, facts)}\n\n"
+        f"{short(folder / 'tables' / 'random-noise-40-all.csv')}\n\n{said}\n\n<details>{by_language}\n\n</details>\n\n"
         f"Five folds, {facts['part']} families; run: {', '.join(facts['conditions'])}; {facts['runs']} runs of "
         f"{facts['seconds per run']:.0f} s on average on one core of {where}. "
         f"Printed by `make study FINAL=1`.{openings()}"
@@ -178,7 +212,8 @@ def transfer(folder: Path) -> str:
         ]
         said = [f"MRR against all of it, trained on Swahili and Sinhala alone, Holm over {len(rows)}: {'; '.join(said)}."]
     said.append("Test families of five folds, clean text. Printed by `make study FINAL=1` and `make readme`.")
-    return "\n\n".join([*(table.strip() for table in tables), *said])
+    by_rank = f"<details><summary>Mean rank</summary>\n\n{tables[1].strip()}\n\n</details>"
+    return "\n\n".join([tables[0].strip(), by_rank, *said])
 
 
 def towers(facts: dict) -> str:

@@ -127,6 +127,25 @@ def test_the_study_block_is_the_recorded_table_and_says_how_it_was_made(tmp_path
     assert "commit abc1234" in block
 
 
+def test_the_overview_has_a_row_per_method_and_a_column_per_condition(tmp_path):
+    assert readme.overview(tmp_path) == ""
+    ranks = {("kernel ridge", "clean"): 2, ("kernel ridge", readme.OVER_BY): 4, ("adaptive ridge", readme.OVER_BY): 2}
+    ranks |= {("no dictionary", "clean"): 10, ("all parts", readme.OVER_BY): 1, ("oracle filter", readme.OVER_BY): 1}
+    rows = [
+        {"method": m, "condition": c, "lang": lang, "query": f"q{i}", "family": f"f{i}", "rank": rank + (i % 2)}
+        for (m, c), rank in ranks.items()
+        for lang in ("swh_Latn", "sin_Sinh", "eng_Latn")
+        for i in range(20)
+    ]
+    fixed = {"direction": "text→image", "gallery": "a", "size": 40, "noise": "random", "rate": 0.0, "text": 1.0}
+    pd.DataFrame(rows).assign(**fixed).to_parquet(tmp_path / "scores.parquet")
+    lines = readme.overview(tmp_path).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| **adaptive ridge**", "| kernel ridge", "| *oracle filter*", "| *no dictionary*"
+    ]  # fmt: skip
+    assert "| 0.417 |  | 0.225 |" in lines[3] and lines[5].count("0.095") == len(readme.OVER)
+
+
 def test_what_was_recovered_mined_and_taken_apart_is_read_from_the_record(tmp_path):
     half, random = str(sweep.POOLS[1]), str(sweep.NOISE[0])
     ranks = {("constant τ", random): 10, ("oracle filter", random): 5, ("adaptive", random): 5, ("adaptive ridge", random): 10}
@@ -213,5 +232,7 @@ def test_the_whole_method_is_told_with_what_it_loses_without_each_part(tmp_path)
         parts.append(rows.assign(direction="text→image", noise="random", rate=0.0, text=1.0))
     pd.concat(parts).to_parquet(tmp_path / "scores.parquet")
     said = readme.transfer(tmp_path)
-    assert said.startswith("table of R@1\n\ntable of mean-rank") and "Holm over 2" in said
+    assert (
+        said.startswith("table of R@1\n\n<details><summary>Mean rank</summary>\n\ntable of mean-rank") and "Holm over 2" in said
+    )
     assert "nothing transferred -0.40" in said and "lacking levels -0.000 [-0.000, -0.000], p = 1" in said

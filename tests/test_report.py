@@ -127,6 +127,20 @@ def test_of_ranks_the_lower_is_better():
     assert cells[2].startswith("**") and len(cells[2].split("*")[2].split(".")[1]) == 1, "one digit for ranks"
 
 
+def test_sum_r_takes_both_directions():
+    rng, parts = np.random.default_rng(0), {}
+    for name in ("a", "b"):
+        both = ("text→image", "image→text")
+        rows = [scores({"google": rng.integers(1, 20, 30)}).assign(direction=direction) for direction in both]
+        parts[name] = pd.concat(rows)
+    compared = report.compare(parts, "SumR")
+    table = compared.table[compared.table.lang == "swh_Latn"].set_index("method").value
+    for name, part in parts.items():
+        shares = [100 * (ranks["rank"] <= k).mean() for _, ranks in part.groupby("direction") for k in (1, 5, 10)]
+        assert table[name] == pytest.approx(sum(shares))
+    assert compared.caption.startswith("SumR, both directions; ")
+
+
 def test_only_shared_queries_are_compared_and_the_rest_is_counted():
     whole, part = method(0.2, 1), method(0.1, 2)
     part = part[(part.lang == "swh_Latn") | (part["query"].str[1:].astype(int) >= 7)]

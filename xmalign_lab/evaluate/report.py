@@ -14,7 +14,7 @@ import pandas as pd
 
 from xmalign_lab import languages
 from xmalign_lab.evaluate import significance
-from xmalign_lab.evaluate.retrieval import per_query
+from xmalign_lab.evaluate.retrieval import per_query, sum_r
 
 ALPHA = 0.05
 TABLE_COLUMNS = "letter method lang metric value low high queries families seeds beats".split()
@@ -139,7 +139,7 @@ class Comparison:
     @property
     def digits(self) -> int:
         """Digits after the point that are shown."""
-        return 1 if self.metric.endswith("rank") else 3
+        return 1 if self.metric.endswith("rank") or self.metric == "SumR" else 3
 
     def to_csv(self) -> str:
         """The numbers, a row per method and language, `beats` as letters with a space between."""
@@ -211,6 +211,7 @@ def compare(
 ) -> Comparison:
     """The methods of `scores` {name: ranks} against each other, on the queries they share, by language and on average.
 
+    `metric` is one of `retrieval.METRICS`, or "SumR" of both directions; the protocol is then that of `direction`.
     One beats another where the paired bootstrap and the paired permutation test over families both say so at `ALPHA`,
     corrected over all tests of the table. A column `seed` names a repetition (its folds share it); of three or more, the
     bootstrap draws seeds too (`significance.mixed_bootstrap`), and a method without the column stands in each. More draws
@@ -249,7 +250,8 @@ def compare(
     protocols = _protocols(scores, direction, keys, left)
     letters = tuple(letter for letter, name in zip(ascii_letters, names, strict=False) if name in references)
     made = f"{draws:,} draws; correction over {_count(len(tests), 'test')}: {correction}; α = {ALPHA}"
-    caption = f"{metric}, {direction}; {_reading(tests, keys, made, letters)} Protocol: {protocols}."
+    asked = "both directions" if metric == "SumR" else direction
+    caption = f"{metric}, {asked}; {_reading(tests, keys, made, letters)} Protocol: {protocols}."
     return Comparison(table[TABLE_COLUMNS].reset_index(drop=True), tests, metric, protocols, caption, 1 / (1 + draws), letters)
 
 
@@ -275,10 +277,11 @@ def _shared(scores, metric: str, direction: str, langs) -> tuple[np.ndarray, np.
     seeds = sorted({seed for table in scores.values() if "seed" in table for seed in table.seed.unique()}) or ["not recorded"]
     parts = []
     for method, table in scores.items():
-        table = table[(table.direction == direction) & table.lang.isin(table.lang if langs is None else langs)]
+        both, spoken = metric == "SumR", table.lang.isin(table.lang if langs is None else langs)
+        table = table[(both | (table.direction == direction)) & spoken]
         for seed in seeds:
             part = table[table.seed == seed] if "seed" in table else table
-            parts.append(per_query(part, metric).assign(method=method, seed=seed))
+            parts.append((sum_r(part) if both else per_query(part, metric)).assign(method=method, seed=seed))
     index = ["lang", "query", "family", "seed"]
     cells = pd.concat(parts).pivot(index=index, columns="method", values="value").reindex(columns=list(scores))
     keys = cells.dropna().index.to_frame(index=False)

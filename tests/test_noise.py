@@ -96,6 +96,7 @@ def test_nearest_families_share_words_and_never_are_the_family_itself():
     rows = [{"id": f, "group": f, "lang": "eng_Latn", "kind": "name", "text": text} for f, text in words.items()]
     table = Corpus(pd.DataFrame(rows), "toy")
     near = nearest_families(table, ClassicText().encode(table), "eng_Latn", dim=3)
+    assert nearest_families(table, ClassicText().encode(table), "eng_Latn") == near, "fewer texts than directions"
     assert near == {"f0": "f1", "f1": "f0", "f2": "f3", "f3": "f2"}
 
 

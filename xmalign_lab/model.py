@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xmalign_lab.encoders.adapters import adapt
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.inputs import Inputs
+from xmalign_lab.encoders.sequences import Sequence
 from xmalign_lab.encoders.trainable import TOWERS
 from xmalign_lab.heads import FEATURE_HEADS
 
@@ -91,7 +92,9 @@ class TowerHead(nn.Module):
         return self
 
     def prepare(self, rows: np.ndarray) -> np.ndarray:
-        """The rows as they are; `ValueError` for frozen features, and for pictures of another size than the tower's."""
+        """The rows as they are; `ValueError` for frozen features, pictures of another size and sequences of another width."""
+        if isinstance(self.tower, Sequence):
+            return self.tower.check(rows)
         size = self.tower.settings.get("size", rows.shape[-1])
         if rows.dtype.kind not in "iu" or rows.shape[-1] != size:
             wanted = f"of {size} pixels" if "size" in self.tower.settings else "of token ids"
@@ -99,7 +102,7 @@ class TowerHead(nn.Module):
         return rows
 
     def forward(self, prepared: np.ndarray) -> Encoded:
-        if prepared.dtype != np.uint8:  # without the columns that are padding in all of these texts
+        if prepared.dtype != np.uint8:  # without the columns that are padding in all of these texts or sequences
             used = prepared.reshape(*prepared.shape[:2], -1).any((0, 2))
             prepared = prepared[:, : np.flatnonzero(used)[-1] + 1]
         vectors, tokens, mask = self.tower(torch.from_numpy(prepared).to(self.out.weight.device))

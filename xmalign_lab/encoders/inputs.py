@@ -16,9 +16,10 @@ from xmalign_lab.encoders.classic import opened, pixels, rows_of
 class Inputs:
     """The raw rows of n examples, as a tower takes them: it stands wherever `Features` does in training.
 
-    `ids` (n,) strings; `rows` (n, …): pictures uint8 (n, 4, size, size), RGB on white and alpha, or token ids int32 (n, t) or
-    (n, t, levels), 0 being padding. `key` is a hash of all of it, computed unless given. Raises `CorpusError` for ids that
-    are not as many as the rows, for two rows with one id, for rows of floats, and for a text without any token.
+    `ids` (n,) strings; `rows` (n, …): pictures uint8 (n, 4, size, size), RGB on white and alpha; token ids int32 (n, t) or
+    (n, t, levels), 0 being padding; or sequences of vectors float32 (n, t, w), as of the frames of videos, where a place of
+    zeros is padding. `key` is a hash of all of it, computed unless given. Raises `CorpusError` for ids that are not as many
+    as the rows, for two rows with one id, for rows of other floats or not finite, and for a row that is all padding.
     """
 
     ids: np.ndarray
@@ -32,10 +33,15 @@ class Inputs:
         object.__setattr__(self, "_position", {row_id: row for row, row_id in enumerate(ids)})
         if len(self._position) < len(ids) or len(ids) != len(self.rows):
             raise CorpusError(f"inputs: {len(ids)} ids, {len(self._position)} of them distinct, for {len(self.rows)} rows")
-        if self.rows.dtype.kind not in "iu" or self.rows.ndim < 2:
-            raise CorpusError(f"inputs: rows are {self.rows.dtype} {self.rows.shape}; give uint8 pictures or int32 token ids")
+        floats = self.rows.dtype == np.float32 and self.rows.ndim == 3
+        if not floats and (self.rows.dtype.kind not in "iu" or self.rows.ndim < 2):
+            wanted = "give uint8 pictures or int32 token ids, or float32 sequences of vectors (n, t, w)"
+            raise CorpusError(f"inputs: rows are {self.rows.dtype} {self.rows.shape}; {wanted}")
+        if floats and (wrong := [row for row, places in enumerate(self.rows) if not np.isfinite(places).all()]):
+            raise CorpusError(f"inputs, row {wrong[0] + 1}, id {ids[wrong[0]]!r}: NaN or infinity; vectors must be finite")
         if self.rows.dtype != np.uint8 and len(empty := np.flatnonzero(~self.rows.reshape(len(ids), -1).any(1))):
-            raise CorpusError(f"inputs, row {empty[0] + 1}, id {ids[empty[0]]!r}: no token; drop the row")
+            what = "all places are padding" if floats else "no token"
+            raise CorpusError(f"inputs, row {empty[0] + 1}, id {ids[empty[0]]!r}: {what}; drop the row")
         if not self.key:
             digest = hashlib.sha256(f"{self.rows.dtype.str} {self.rows.shape}\x00".encode() + "\x00".join(ids).encode())
             digest.update(np.ascontiguousarray(self.rows).data)
@@ -54,7 +60,7 @@ class Inputs:
 
     @property
     def width(self) -> int:
-        """The last axis: the side of a picture, the number of levels or of tokens of a text."""
+        """The last axis: the side of a picture, the number of levels or of tokens of a text, the width of a sequence."""
         return self.rows.shape[-1]
 
     def position(self, ids: Iterable[str]) -> np.ndarray:

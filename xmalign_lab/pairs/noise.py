@@ -105,7 +105,7 @@ def nearest_families(corpus: Corpus, features: Features, lang: str, dim: int = 6
     names, of_row = np.unique(rows.family.astype(str), return_inverse=True)
     table = features.take(rows.id)
     vectors = leading(table, table, dim)[0]
-    means = np.zeros((len(names), dim))
+    means = np.zeros((len(names), vectors.shape[1]))  # fewer rows than directions have fewer
     np.add.at(means, of_row, vectors)
     means = similarity.unit(means)
     near = similarity.top_k(means, means, 2)[1]

@@ -150,3 +150,83 @@ def _open_clip(folder: Path, config: dict, width=12) -> Path:
         config["text_cfg"]["hf_model_name"] = "somebody/text"  # as it is published: a name of the hub
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}))
     return folder
+
+
+# Translators: one layer each side, weights so large that the answer depends on every piece and on both languages
+
+
+SIDES = {
+    f"{side}_{part}": size
+    for side in ("encoder", "decoder")
+    for part, size in {"layers": 1, "attention_heads": 2, "ffn_dim": 32}.items()
+}
+SIDES |= {"d_model": 16, "max_position_embeddings": 24}
+
+
+def _translator(folder: Path, model, *others) -> Path:
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=1.0 if weight.ndim > 1 else 0.5)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                weight.fill_(1)
+        for table in model.modules():
+            if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+                table.weight[table.padding_idx] = 0  # as it is in a Marian, which starts its answers with it
+    for one in (model, *others):
+        one.save_pretrained(folder)
+    return folder
+
+
+def _pieces(path: Path) -> dict[str, int]:
+    """A sentencepiece model trained on LINES, as a file, and its pieces."""
+    import sentencepiece
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = dict(vocab_size=90, model_type="bpe", hard_vocab_limit=False, bos_id=0, pad_id=1, eos_id=2, unk_id=3, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(LINES), model_prefix=str(path.with_suffix("")), **size)
+    path.with_suffix(".vocab").unlink()
+    path.with_suffix(".model").rename(path)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    return {model.id_to_piece(row): row for row in range(model.vocab_size())}
+
+
+def nllb_translator(folder: Path) -> Path:
+    tokenizer = nllb_tokenizer()
+    config = transformers.M2M100Config(vocab_size=len(tokenizer), pad_token_id=1, decoder_start_token_id=2, **SIDES)
+    return _translator(folder, transformers.M2M100ForConditionalGeneration(config), tokenizer)
+
+
+def m2m100_translator(folder: Path) -> Path:
+    spm, pieces = folder / "sentencepiece.bpe.model", _pieces(folder / "sentencepiece.bpe.model")
+    (folder / "vocab.json").write_text(json.dumps(pieces))
+    tokenizer = transformers.M2M100Tokenizer(str(folder / "vocab.json"), str(spm))
+    size = len(pieces) + len(tokenizer.lang_code_to_id) + 8
+    config = transformers.M2M100Config(vocab_size=size, pad_token_id=1, decoder_start_token_id=2, **SIDES)
+    return _translator(folder, transformers.M2M100ForConditionalGeneration(config), tokenizer)
+
+
+def marian_translator(folder: Path, *languages: str, pair=("en", "sw")) -> Path:
+    """A Marian from one language into another, or into `languages`, of which it has tokens."""
+    pieces = [piece for piece in _pieces(folder / "source.spm") if piece[0] != "<"]
+    _pieces(folder / "target.spm")
+    vocab = ["</s>", "<unk>", *pieces, *(f">>{one}<<" for one in languages), "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: row for row, piece in enumerate(vocab)}))
+    files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
+    tokenizer = transformers.MarianTokenizer(*files, source_lang=pair[0], target_lang=pair[1], model_max_length=24)
+    last = len(vocab) - 1
+    ids = dict(pad_token_id=last, decoder_start_token_id=last, eos_token_id=0, forced_eos_token_id=None, bad_words_ids=[[last]])
+    config = transformers.MarianConfig(vocab_size=len(vocab), **ids, **SIDES)
+    return _translator(folder, transformers.MarianMTModel(config), tokenizer)
+
+
+def madlad_translator(folder: Path) -> Path:
+    """A T5 with tokens for some languages, Azerbaijani twice."""
+    made = trained("Unigram", ["<pad>", "</s>", "<unk>"], unk_token="<unk>")
+    pieces = [tuple(piece) for piece in made["vocab"]]
+    pieces += [(f"<2{code}>", -20.0) for code in ("en", "sw", "si", "yo", "am", "qu", "az", "az_RU", "meta")]
+    tokenizer = transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
+    size = dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, tie_word_embeddings=False, decoder_start_token_id=0)
+    config = transformers.T5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **size)
+    return _translator(folder, transformers.T5ForConditionalGeneration(config), tokenizer)

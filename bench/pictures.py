@@ -34,7 +34,7 @@ def main() -> int:
         print(f"no browser to draw with; install one of {', '.join(BROWSERS)}")
         return 1
     corpus = corpora.load("emoji", LANGUAGES)
-    features, record = study.prepare(corpus), runs()[0]
+    features, record = study.prepare(corpus), runs([0])[0]
     test = split_by_family(corpus, 0).where_rows(split="test")
     aligner = Aligner.load(record.folder)
     queries = {lang: chosen(record.scores, lang) for lang in LANGUAGES[1:]}

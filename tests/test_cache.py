@@ -150,7 +150,7 @@ def test_rendered_pictures_count_by_fingerprint_or_by_pixels():
 def test_a_missing_picture_is_named_before_anything_is_encoded(tmp_path, pictures):
     os.remove(pictures.rows.image[1])
     encoder = Counted(ClassicImage())
-    with pytest.raises(CorpusError, match="mine, id 'p2': .*blue.png: no readable image file"):
+    with pytest.raises(CorpusError, match="mine, id 'p2': .*blue.png: no such image file .1 of 2 pictures are missing"):
         cache.encode(pictures, encoder, tmp_path)
     assert encoder.asked == 0
 

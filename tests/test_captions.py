@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from xmalign_lab import corpora
 from xmalign_lab.corpora import captions, lines
 from xmalign_lab.corpus import CorpusError, concatenate
+from xmalign_lab.encoders.classic import ClassicImage
 
 A, B, C = "1000268201_693b08cb0e.jpg", "1001773457_577c3a7d70.jpg", "1002674143_1b742ab4b8.jpg"
 COCO = "COCO_val2014_000000391895.jpg", "COCO_train2014_000000000036.jpg"
@@ -367,11 +369,28 @@ def test_pictures_are_found_in_any_folder_and_missing_ones_say_how(tmp_path):
     write(tmp_path / "set/Flickr8k.token.txt", token(A, B))
     (tmp_path / "elsewhere/deep").mkdir(parents=True)
     Image.new("RGB", (4, 3), "red").save(tmp_path / "elsewhere/deep" / A)
-    corpus = corpora.load("flickr8k", root=tmp_path / "set", images=tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match=f"flickr8k:token: 1 of 2 pictures are not in .*elsewhere, {B} for one"):
+        corpus = corpora.load("flickr8k", root=tmp_path / "set", images=tmp_path / "elsewhere")
     first, second = corpus.where_rows(modality="image").ids
     assert corpus.picture(first).size == (4, 3)
     with pytest.raises(CorpusError, match=f"{B}: this picture of flickr8k is not here; you need the pictures"):
         corpus.picture(second)
+
+
+def test_missing_pictures_are_counted_at_once_and_do_not_bother_who_reads_texts(tmp_path):
+    write(tmp_path / "Flickr8k.token.txt", token(A, B, C))
+    assert len(corpora.load("flickr8k", root=tmp_path).where_rows(modality="image")) == 3, "no picture is there: no warning"
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(UserWarning, match="3 of 3 pictures are not in .*empty, .* for one, and cannot be encoded"):
+        corpora.load("flickr8k", root=tmp_path, images=tmp_path / "empty")
+    write(tmp_path / "Flicker8k_Dataset" / A, "no picture")
+    with pytest.warns(UserWarning, match="2 of 3 pictures are not in") as said:
+        corpus = corpora.load("flickr8k", root=tmp_path)
+    with pytest.raises(CorpusError, match=rf"{B}: this picture of flickr8k is not here.* \(2 of 3 pictures are missing\)"):
+        ClassicImage().encode(corpus, progress=False)  # and not that the first cannot be read, which would be later
+    smaller = eval(str(said[0].message).rsplit("To go on without: ")[1], {"os": os, "corpus": corpus})
+    assert smaller.where_rows(modality="image").rows.image.tolist() == [str(tmp_path / "Flicker8k_Dataset" / A)]
+    assert texts(smaller) == texts(corpus)
 
 
 # ImageNet's classes

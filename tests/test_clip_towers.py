@@ -251,6 +251,17 @@ def test_an_unknown_name_lists_the_nearest(name, pretrained, message):
         OpenClip(name, pretrained).images.spec()
 
 
+def test_folders_are_looked_at_when_it_is_made(folders, tmp_path):
+    for name, tower, message in (
+        ("local-dir:nowhere", None, "^nowhere is no folder; give one with open_clip_config.json, "),
+        (f"local-dir:{tmp_path}", None, "holds no open_clip_config.json"),
+        ("ViT-B-32", "some/where", "^some/where is no folder; give one with config.json, tokenizer.json or"),
+        (f"local-dir:{folders['nllb']}", tmp_path, "holds no config.json"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            OpenClip(name, "openai", text_tower=tower)
+
+
 def test_a_hub_that_cannot_be_reached_says_what_to_do_instead(monkeypatch):
     def offline(*what, **how):
         raise OSError("no network")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -395,6 +396,24 @@ def test_a_folder_without_something_says_what_a_folder_needs(model, lacking):
     (model / lacking).unlink()
     with pytest.raises(CorpusError, match=r"holds no .*; such a folder needs config.json, \*.safetensors, tokenizer.json or"):
         SentenceEncoder(model).encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "name", ["/no/such", "./no", "../no", "~/no", "some/models/mine", r"C:\models\mine", Path("no/such"), "a.bin"]
+)
+@pytest.mark.parametrize("encoder", [SentenceEncoder, PictureEncoder])
+def test_a_path_that_is_not_there_is_refused_before_anything_is_encoded(encoder, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.bin").touch()  # a file is a path too
+    with pytest.raises(CorpusError) as error:
+        encoder(name)
+    assert f"{Path(name).expanduser()} is no folder; give one with config.json, *.safetensors, " in str(error.value)
+    assert "hub" not in str(error.value).replace(str(tmp_path), "")
+
+
+def test_a_folder_in_the_home_folder(made, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path(made).parent))
+    assert SentenceEncoder(f"~/{Path(made).name}").spec() == SentenceEncoder(made).spec()
 
 
 def test_weights_that_do_not_fill_the_model_are_refused(model):

@@ -120,6 +120,25 @@ def test_a_verdict_comes_from_intervals_and_tests(mine, nothing, simple, english
     assert f"Hausa {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" in sentence and "guessing 0.050" in sentence
 
 
+@pytest.mark.parametrize(
+    "cannot, mine, must, said",
+    [
+        (40, 4, 2, "shown to beat the first, shown to be behind the second"),
+        (40, 2, 2, "mine, 100% of the way from cannot to must; shown to beat the first, not shown to be behind the second"),
+        (40, 40, 2, "mine, 0% of the way from cannot to must; not shown to beat the first, shown to be behind the second"),
+        (40, 4, 40, "the two controls are not shown to differ: whatever the lines, these files are too few to tell"),
+    ],
+)
+def test_a_result_lies_between_two_controls(cannot, mine, must, said):
+    scores = {"cannot": ranked(cannot), "mine": ranked(mine), "must": ranked(must)}
+    compared = report.compare(scores, references=["cannot", "must"])
+    sentence = worked.between(compared, LANG, "mine", "cannot", "must")
+    assert said in sentence
+    low, value, high = ((1 / scores[name]["rank"]).mean() for name in ("cannot", "mine", "must"))
+    assert f"MRR: cannot {low:.3f} [" in sentence and f"must {high:.3f} [" in sentence
+    assert low == high or f"{(value - low) / (high - low):.0%} of the way" in sentence
+
+
 class Loads(HTMLParser):
     def handle_starttag(self, tag, attrs):
         assert tag not in ("script", "link", "iframe") and not any(str(value).startswith("http") for _, value in attrs)

@@ -101,6 +101,28 @@ def verdict(
     return not why, f"{start}. {comparison.metric}: {said}; guessing {chance:.3f}."
 
 
+def between(comparison: report.Comparison, lang: str, mine: str, cannot: str, must: str) -> str:
+    """Where the row `mine` lies between two controls: `cannot`, which cannot work in `lang`, and `must`, which has to.
+
+    (mine − cannot) / (must − cannot), with what the tests show of either end. Where they do not show that `must` beats `cannot`,
+    these files tell nothing from nothing, and there is no place to give.
+    """
+    rows = comparison.table[comparison.table.lang == lang].set_index("method").loc[[cannot, mine, must]]
+    said = ", ".join(f"{name} {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for name, row in rows.iterrows())
+    low, value, high = rows.value
+
+    def beats(a: str, b: str) -> bool:
+        return rows.letter[b] in rows.beats[a]
+
+    if not beats(must, cannot):
+        where = "the two controls are not shown to differ: whatever the lines, these files are too few to tell"
+    else:
+        ends = "" if beats(mine, cannot) else "not ", "" if beats(must, mine) else "not "
+        where = f"{mine}, {(value - low) / (high - low):.0%} of the way from {cannot} to {must}"
+        where += f"; {ends[0]}shown to beat the first, {ends[1]}shown to be behind the second"
+    return f"{where}. {comparison.metric}: {said}."
+
+
 def page(title: str, worked: bool, sentence: str, parts: Mapping[str, str]) -> str:
     """A page that needs nothing from outside: the verdict, then `parts`, {heading: HTML}."""
     body = "".join(f"<h2>{html.escape(heading)}</h2>{part}" for heading, part in parts.items())

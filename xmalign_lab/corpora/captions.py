@@ -42,7 +42,8 @@ def load(
 
     All captions of a picture are of its group, and sources that describe the same pictures have the same groups. Of several
     versions (layouts, tokenised, translated by machine) the first of `sources.csv` that is there is loaded, or `version`.
-    `images` is the folder with the pictures, in whatever subfolders; by default they are sought in the source's own.
+    `images` is the folder with the pictures, in whatever subfolders; by default they are sought in the source's own. Texts can
+    do without: a warning counts the pictures that are missing if `images` was given or others are there.
 
     Raises `CorpusError`, naming file and line, for a file that is not of its form or not as long as its list, for a picture
     or caption that is there twice, a caption of an unknown picture, a picture without a caption and an unknown language, and
@@ -88,6 +89,14 @@ def load(
         for stem, (group, part) in shown.items()
         if ":" not in stem
     ]
+    gone = [path for _, _, path, _ in pictures if Path(path).stem not in paths]
+    if gone and (images is not None or len(gone) < len(pictures)):
+        warnings.warn(
+            f"{prefix}: {len(gone):,} of {len(pictures):,} pictures are not in {folder}, {Path(gone[0]).name} for one, and "
+            f"cannot be encoded ({cards()[name]['pictures']}). To go on without: "
+            "corpus.select([not path or os.path.exists(path) for path in corpus.rows.image])",
+            stacklevel=3,
+        )
     return _with_pictures(name, corpus(prefix, rows), pictures)
 
 

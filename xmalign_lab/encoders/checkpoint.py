@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -24,6 +25,7 @@ from xmalign_lab.encoders.classic import opened, rows_of
 from xmalign_lab.encoders.features import Features
 
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json", "*/model.safetensors"]  # no pickles
+HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 TOKENIZER = ["tokenizer.json", "vocab.*", "*.model"]
 _kept: list = []  # torch forgets an operator whose library is no longer held
 
@@ -63,20 +65,26 @@ def loading(what: str | Path, hint: str = "") -> Iterator[None]:
         raise CorpusError(f"{what} cannot be loaded: {error}{hint}") from error
 
 
+def on_disk(name: str | Path) -> bool:
+    """Whether `name` can only be a path, or is one that is there; the hub's names are MODEL or OWNER/MODEL."""
+    return isinstance(name, Path) or Path(name).exists() or not HUB.fullmatch(name)
+
+
 def folder_of(name: str | Path, needed: Sequence[Sequence[str]], files: Sequence[str] = FILES) -> Path:
     """The folder `name`, or where the hub's model of that name lies after being downloaded once.
 
-    `needed` is a list of alternatives: of each, one pattern must be met. Raises `CorpusError` for a folder that lacks
-    something and for a name that the hub does not give, with what to do without a network.
+    `needed` is a list of alternatives: of each, one pattern must be met. Raises `CorpusError` for a folder that is not there or
+    lacks something, and for a name that the hub does not give, with what to do without a network.
     """
-    folder = Path(name)
+    folder, wanted = Path(name).expanduser(), ", ".join(" or ".join(names) for names in needed)
+    if not folder.is_dir() and on_disk(name):
+        raise CorpusError(f"{folder} is no folder; give one with {wanted}")
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
         folder = Path(from_hub(name, lambda: snapshot_download(str(name), allow_patterns=[*files])))
     # Where transformers finds no tokenizer it makes one that knows no word, and says nothing
     if lacking := [" or ".join(names) for names in needed if not any(any(folder.glob(name)) for name in names)]:
-        wanted = ", ".join(" or ".join(names) for names in needed)
         raise CorpusError(f"{folder} holds no {lacking[0]}; such a folder needs {wanted}")
     return folder
 

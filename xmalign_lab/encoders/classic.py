@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 import zlib
 from collections import Counter
@@ -16,14 +17,14 @@ from PIL import Image
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from xmalign_lab.corpus import Corpus, CorpusError, normalise
+from xmalign_lab.corpus import Corpus, CorpusError, normalise, read_image
 from xmalign_lab.encoders.features import Features
 
 SIZE = 64  # the side, in pixels, at which a picture is described
 
 
 def rows_of(corpus: Corpus | Sequence[str], modality: str) -> pd.DataFrame:
-    """The rows of one modality; `CorpusError` if there are none.
+    """The rows of one modality; `CorpusError` if there are none, or if files of pictures are missing, with how many.
 
     Queries typed by hand need no corpus: a list of n texts (or one text) is rows with the ids '0' to 'n-1' and no language.
     """
@@ -35,6 +36,13 @@ def rows_of(corpus: Corpus | Sequence[str], modality: str) -> pd.DataFrame:
     rows = corpus.rows[corpus.rows.modality == modality]
     if rows.empty:
         raise CorpusError(f"{corpus.where or corpus.name}: no {modality} rows to encode")
+    if modality == "image" and (corpus.open_image is read_image or getattr(corpus.open_image, "fingerprint", None) == ""):
+        pictures = rows[rows.kind != "video"]  # of videos there are features
+        gone = [row_id for row_id, path in zip(pictures.id, pictures.image, strict=True) if not os.path.exists(path)]
+        try:
+            _ = [opened(corpus, row_id) for row_id in gone[:1]]
+        except CorpusError as error:
+            raise CorpusError(f"{error} ({len(gone):,} of {len(pictures):,} pictures are missing)") from None
     return rows
 
 

@@ -65,6 +65,13 @@ class OpenClip:
 
     VERSION = 1
 
+    def __post_init__(self):
+        kind, _, place = self.name.partition(":")
+        if kind == "local-dir":
+            folder_of(Path(place), [[CONFIG], WEIGHTS])
+        if self.text_tower:
+            folder_of(Path(self.text_tower), [["config.json"], TOKENIZER])
+
     @property
     def images(self) -> ClipImages:
         return ClipImages(self)
@@ -79,8 +86,6 @@ class OpenClip:
         kind, _, place = self.name.partition(":")
         if kind not in ("local-dir", "hf-hub"):
             return self._in_zoo()
-        if kind == "local-dir" and not Path(place).is_dir():
-            raise CorpusError(f"{place} is no folder")
         folder, factory = folder_of(place, [[CONFIG]], TEXTUAL), imported("open_clip").factory
         if kind == "hf-hub":
             folder = Path(from_hub(place, lambda: factory.download_pretrained_from_hf(place))).parent

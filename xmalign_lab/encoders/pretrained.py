@@ -21,10 +21,11 @@ from torch import nn
 
 from xmalign_lab import profile
 from xmalign_lab.corpus import CorpusError
-from xmalign_lab.encoders.checkpoint import TOKENIZER, Output, PictureTower, digests, folder_of, imported, loading
+from xmalign_lab.encoders.checkpoint import TOKENIZER, Output, PictureTower, digests, folder_of, imported, loading, on_disk
 from xmalign_lab.encoders.reading import Reader, TextTower
 
 MEAN = {"pooling_mode_mean_tokens": True, "mean": True, "pooling_mode_cls_token": False, "cls": False}  # both ways of saying it
+MODEL = (["config.json"], ["*.safetensors"])
 # How a kind of vision model is read: by the pooler it was trained through, its first token, or the mean.
 VISION = dict.fromkeys(("clip_vision_model", "siglip_vision_model", "beit", "swin", "swinv2", "convnext", "convnextv2"), "pooler")
 VISION |= dict.fromkeys(("vit", "deit", "vit_msn", "dinov2", "dinov2_with_registers", "dinov3_vit"), "first") | {"ijepa": "mean"}
@@ -32,7 +33,7 @@ VISION |= dict.fromkeys(("vit", "deit", "vit_msn", "dinov2", "dinov2_with_regist
 
 @dataclass(frozen=True)
 class _Folder:
-    """A model as transformers saves one. `name` is its folder or its name on the hub."""
+    """A model as transformers saves one. `name` is its folder, which is looked at at once, or its name on the hub."""
 
     name: str | Path
     device: str | None = None
@@ -40,10 +41,14 @@ class _Folder:
     tokens: bool = False
     dtype: str = "float32"
 
+    def __post_init__(self):
+        if on_disk(self.name):
+            folder_of(self.name, self.NEEDED)
+
     @cached_property
     def folder(self) -> Path:
         """Where the model lies; a hub's model is brought there first."""
-        return folder_of(self.name, (["config.json"], ["*.safetensors"], self.NEEDED))
+        return folder_of(self.name, self.NEEDED)
 
     def spec(self) -> dict:
         """The same model in another folder has the same spec: it holds a digest of each file, and no name."""
@@ -82,7 +87,7 @@ class SentenceEncoder(_Folder, TextTower):
     instead: Mapping[str, str] = field(default_factory=dict)
 
     VERSION = 2
-    NEEDED = TOKENIZER
+    NEEDED = (*MODEL, TOKENIZER)
     LIBRARIES = ("transformers",)
 
     @cached_property
@@ -130,7 +135,7 @@ class PictureEncoder(_Folder, PictureTower):
     """
 
     VERSION = 1
-    NEEDED = ("preprocessor_config.json", "processor_config.json")
+    NEEDED = (*MODEL, ["preprocessor_config.json", "processor_config.json"])
     LIBRARIES = ("transformers", "pillow")
 
     @cached_property

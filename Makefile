@@ -49,8 +49,9 @@ bench: data  ## the numbers of the README, printed
 study: data  ## methods × noise × parallel text × languages × folds; FINAL=1 opens the test scores, and logs it
 	@$(BIN)/python bench/study.py $(if $(FINAL),--final)
 
-text: data  ## the adaptive methods and the baselines asked on real text (sentences, words, topics), ten minutes or more
+text: data  ## real text: adaptive methods and baselines, ten minutes or more; then transfer from an English TEACHER=folder
 	@$(BIN)/python bench/text_eval.py
+	@$(BIN)/python bench/text_transfer.py $(if $(TEACHER),--teacher "$(TEACHER)")
 
 tune: data  ## the same small search for every method, on validation families of fold 0
 	@$(PIP) -c constraints.txt -e '.[lab,dev,tune]' && $(BIN)/python bench/tune.py

@@ -9,19 +9,14 @@ differences to the static run with t intervals over the five folds. Recorded run
 from __future__ import annotations
 
 import json
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
-from tqdm.auto import tqdm
 
 from xmalign_lab import adaptive, profile, records, study, sweep
 from xmalign_lab.corpora import emoji
@@ -48,20 +43,15 @@ def measured(state, task: study.Task) -> dict[str, float]:
 
 def curve(name: str, condition: sweep.Condition, fold: int) -> records.Record:
     """The record of one run: steps.parquet has step, MRR and rank, some `MEASURED` times."""
-    torch.set_num_threads(1)
     parts = RUNS[name]
     like = "no parts" if not parts else f"only {parts[0]}" if len(parts) == 1 else "all parts"
     like = "no parts" if name == "dynamic loss" else like  # which has neither belief nor threshold, and so their tuning not
-    run = sweep.Run(like, condition, fold, "validation", sweep.ABLATED)
-    corpus, features = sweep._data(run.corpus, ("eng_Latn", *run.targets), run.size)
-    task = sweep.task_of(corpus, features, run)
-    recipe = adaptive.dynamic(sweep.recipe_of(run), parts)
-    per_epoch = max(1, round(len(task.pairs) / recipe.batch_pairs))
-    recipe = replace(recipe, name=name, seed=fold, per_epoch=per_epoch)
+    task, recipe = sweep.prepared(sweep.Run(like, condition, fold, "validation", sweep.ABLATED))
+    recipe, features = replace(adaptive.dynamic(recipe, parts), name=name, seed=fold), task.features
 
     def fill(folder: Path) -> None:
         own, rows = adaptive.arranged(task, recipe, parts), []
-        every = max(1, recipe.epochs * per_epoch // MEASURED)
+        every = max(1, recipe.epochs * recipe.per_epoch // MEASURED)
         for step in train(recipe, own.features, own.pairs):
             if step.step % every == 0 or step.step == step.steps:
                 rows.append({"step": step.step} | measured(step.state, task))
@@ -112,8 +102,7 @@ def differences(table: pd.DataFrame) -> list[dict]:
 def run(folder: Path) -> list[dict]:
     """Make what is not recorded yet, write `folder`/claims.csv, and return `differences`."""
     cells = list(product(RUNS, CONDITIONS, range(5)))
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=sweep._quiet) as pool:
-        curves = pd.concat(tqdm(pool.map(_curve, cells), total=len(cells), unit="run"), ignore_index=True)
+    curves = pd.concat(sweep.each(_curve, cells), ignore_index=True)
     curves.to_csv(folder / "claims.csv", index=False)
     found = differences(told(curves))
     print(f"\n{pd.DataFrame(found).round(4).to_string(index=False)}")

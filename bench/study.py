@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xmalign_lab import adaptive, curves, profile, sweep
+from xmalign_lab import adaptive, cl2cm, curves, profile, sweep
 from xmalign_lab.corpora import emoji
 from xmalign_lab.evaluate import report, significance
 
@@ -74,6 +74,30 @@ def transfer_tables(scores, folder) -> None:
         path = folder / "tables" / f"transfer-{metric.replace(' ', '-')}"
         path.with_suffix(".md").write_text(result.to_markdown(), encoding="utf-8")
         path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+
+
+def crossed_tables(scores: pd.DataFrame, folder: Path, where: str) -> None:
+    """From cross-lingual to cross-modal, a machine's noise: R@1 and SumR of `sweep.CROSSED` and what stands beside them.
+
+    `where` is "emoji" or "scenes", whose scores these are; as Markdown and CSV.
+    """
+    rows = scores[scores.condition == str(sweep.NOISE[1])]
+    compared = [*sweep.CROSSED, *cl2cm.ABLATION, *sweep.BESIDE]
+    cells = {method: part for method in compared if len(part := rows[rows.method == method])}
+    langs = [lang for lang in sweep.TARGETS if lang in set(rows.lang)]
+    for metric in ("R@1", "SumR") if {*sweep.CROSSED, *sweep.BESIDE} & set(cells) and len(cells) > 1 else ():
+        result = report.compare(cells, metric, langs=langs)
+        path = folder / "tables" / f"crossed-{where}-{metric}"
+        path.with_suffix(".md").write_text(result.to_markdown(), encoding="utf-8")
+        path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+
+
+def scenes(folder: Path, part: str) -> None:
+    """The crossed methods on drawn scenes: scores-scenes.parquet and its tables."""
+    runs = sweep.on_scenes(part)
+    scores = sweep.collect(runs, sweep.make_all(runs))
+    scores.to_parquet(folder / "scores-scenes.parquet")
+    crossed_tables(scores, folder, "scenes")
 
 
 def joined(folder: Path, scores: pd.DataFrame, facts: dict) -> tuple[pd.DataFrame, dict]:
@@ -175,6 +199,9 @@ def main() -> int:
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     tables(scores, folder)
     transfer_tables(scores, folder)
+    crossed_tables(scores, folder, "emoji")
+    if set(sweep.CROSSED) <= set(options.methods) and not options.smoke:
+        scenes(folder, "test" if options.final else "validation")
     print(f"\n{len(runs)} runs in {(time.monotonic() - start) / 60:.1f} minutes now; the record of {facts['runs']} is {folder}")
     return 0
 

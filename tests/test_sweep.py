@@ -42,6 +42,11 @@ def test_the_plan_leaves_out_what_would_repeat_another_run():
     assert {r.condition for r in pools if r.method == "mined"} == set(POOLS) and "constant τ" not in {r.method for r in pools}
     parts = list(plan(["all parts", "only belief"]))
     assert {(r.condition, r.targets) for r in parts} == {(NOISE[0], sweep.ABLATED)} and len(parts) == 10
+    crossed = {(r.method, r.condition) for r in plan(["CL2CM", "CL2CM, no words"])}
+    assert crossed == {("CL2CM", CLEAN), ("CL2CM", NOISE[1]), ("CL2CM, no words", NOISE[1])}
+    scenes = sweep.on_scenes("test")
+    assert {r.corpus for r in scenes} == {"scenes"} and {r.condition for r in scenes} == {NOISE[1]}
+    assert {*sweep.CROSSED, *sweep.BESIDE} < {r.method for r in scenes} and {r.fold for r in scenes} == set(range(5))
 
 
 def test_conditions_say_what_they_are():
@@ -143,6 +148,14 @@ def test_a_run_is_recorded_once_and_says_when_it_does_not_apply(monkeypatch):
     facts = sweep.facts([run, replace(run, method="M-CLIP", condition=Condition(text=0.0))], [first, empty], 1.26)
     assert facts["not applicable"] == ["M-CLIP, text 0%: no parallel text in swh_Latn, sin_Sinh: nothing to distil over"]
     assert facts["part"] == "smoke" and facts["runs"] == 2 and facts["minutes"] == 1.3
+
+
+def test_what_a_crossed_method_was_told_lies_beside_its_scores():
+    run = Run("pseudo-pairs", CLEAN, 0, changes=QUICK, **SCENES)
+    told = pd.read_csv(sweep.make(run).folder / "seen.csv").fillna("")
+    assert {"image", "text"} == set(told["left modality"]) and (told.pairs > 0).all()
+    pictured = told[(told["left modality"] == "image") & (told["right lang"] != "eng_Latn")]
+    assert len(pictured) == len(run.targets) and (pictured.through == pictured.pairs).all(), "only through the English captions"
 
 
 def test_the_best_method_is_taken_language_by_language_and_references_are_no_rivals():

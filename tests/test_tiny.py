@@ -11,10 +11,15 @@ from PIL import Image
 
 from bench import bench_towers
 from xmalign_lab import corpora
+from xmalign_lab.corpora import scenes
 from xmalign_lab.corpus import Corpus, CorpusError
 from xmalign_lab.encoders import tiny
+from xmalign_lab.encoders.features import Features
+from xmalign_lab.encoders.inputs import Inputs
 from xmalign_lab.encoders.levels import MultiLevelText
 from xmalign_lab.encoders.tiny import TinyImageEncoder, TinyText, TinyTextEncoder, TinyViT
+from xmalign_lab.evaluate.local import inside
+from xmalign_lab.model import Encoded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -264,7 +269,14 @@ def test_the_bench_asks_among_pictures_that_differ_in_one_attribute():
         assert all(sum(labels[other][name] != value for name, value in labels[group].items()) == 1 for other in others)
 
 
-def test_the_bench_scores_what_it_is_given():
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures that nobody looks at need not be drawn."""
+    blank = lambda corpus, size: Inputs(corpus.rows.id.to_numpy(), np.zeros((len(corpus), 4, 1, 1), np.uint8))  # noqa: E731
+    monkeypatch.setattr(bench_towers.inputs, "pictures", blank)
+
+
+def test_the_bench_scores_what_it_is_given(undrawn):
     """A stand-in that sees the attributes themselves finds every picture; blind to colour it ties with five others."""
     corpus = corpora.load("scenes", ["eng_Latn", "swh_Latn"], n=1080, pictures=1)
     values = pd.get_dummies(pd.DataFrame(list(corpus.rows.labels))[["shape", "colour", "size", "count", "place"]].astype(str))
@@ -281,6 +293,118 @@ def test_the_bench_scores_what_it_is_given():
     assert every.lang.tolist() == ["eng_Latn", "swh_Latn"] and (every.iloc[:, 1:] == [1080, 1, 1, 1]).all(axis=None)
     blind = bench_towers.tested(attributes(~values.columns.str.startswith("colour")), pictures, captions)
     assert (blind["R@1"] == 0).all() and (blind["mean rank"] == 3.5).all() and (blind["R@1 of 16 alike"] == 0).all()
+
+
+class Said:
+    """In place of a head: gives what it was made with, so many rows as it is asked for, whatever these are."""
+
+    tower = SimpleNamespace(tokenise=lambda texts: np.ones((len(texts), 1), np.int32))
+
+    def __init__(self, vectors, tokens):
+        self.left = Encoded(
+            *(torch.as_tensor(x, dtype=torch.float32) for x in (vectors, tokens)), torch.ones(tokens.shape[:2]) > 0
+        )
+
+    def __call__(self, rows):
+        given, self.left = zip(*((part[: len(rows)], part[len(rows) :]) for part in self.left), strict=True)
+        return Encoded(*given)
+
+
+def test_the_bench_judges_what_finds_and_what_points(undrawn):
+    """Captions that know all attributes, nouns that point at the shapes and colours that point elsewhere; then parts that err."""
+    corpus = corpora.load("scenes", ["eng_Latn", "swh_Latn"], n=1080, pictures=1)
+    shown, captions = (corpus.where_rows(modality=modality) for modality in ("image", "text"))
+    captions = captions.select(captions.rows.group.isin(captions.rows.group.unique()[:40]))
+    rows = pd.concat([captions.where_rows(lang=lang).rows for lang in captions.languages])  # in the order they are asked
+    columns = ["shape", "colour", "size", "count", "place"]
+    known = [pd.get_dummies(pd.DataFrame(list(of.labels))[columns].astype(str)).astype(float) for of in (shown.rows, rows)]
+    known = known[0].to_numpy(), known[1].reindex(columns=known[0].columns, fill_value=0).to_numpy()
+    lie = inside(np.stack([scenes.box(scenes.scene_of(reference)) for reference in shown.rows.image]), (4, 4))
+    words = np.zeros((len(rows), 16, 2))
+    of = dict(zip(shown.rows.group, shown.rows.image, strict=True))
+    for word, (group, lang) in zip(words, rows[["group", "lang"]].to_numpy(), strict=True):
+        said = scenes.said_at(scenes.scene_of(of[group]), lang)
+        word[said["shape"]], word[said["colour"]] = (1, 0), (0, 1)
+
+    def measured(term):
+        heads = {"image": Said(known[0] / 5**0.5, np.stack([lie, ~lie], 2)), "text": Said(known[1] / 5**0.5, words)}
+        stand_in = SimpleNamespace(heads=heads)
+        stand_in.eval = lambda: stand_in
+        return bench_towers.judged(stand_in, shown, captions, term)
+
+    table = measured("")
+    assert table.groupby("lang").size().to_dict() == {"eng_Latn": 40, "swh_Latn": 40}
+    assert (table[["R@1", "alike", "with parts", "noun"]] == 1).all(axis=None) and (table.colour == 0).all()
+    np.testing.assert_allclose(table.chance, np.tile(lie[[list(of).index(group) for group in table.group[:40]]].mean(1), 2))
+    assert measured("filip").drop(columns="with parts").equals(table.drop(columns="with parts"))
+    known = known[0], np.zeros_like(known[1])  # then the parts alone decide, and they know the place at the most
+    blind = measured("filip")
+    assert blind["R@1"].mean() < 0.1 and blind["with parts"].mean() < 0.5 and (blind.noun == 1).all()
+
+
+def test_the_bench_compares_in_pairs(capsys):
+    groups = [f"g{i}" for i in range(30)]
+    base = pd.DataFrame(dict.fromkeys(bench_towers.MEASURES, np.arange(30) % 2 * 1.0) | {"lang": "swh_Latn", "group": groups})
+    better = base.assign(**{"R@1": 1.0})[::-1]
+    made = bench_towers.compared("swh", {"one": [base] * 3, "other": [better, better, base]})
+    assert made["one"]["R@1"] == (0.5, 0, 0, 0) and made["other"]["alike"] == (0.5, 0, 0, 0)
+    mean, gain, low, high = made["other"]["R@1"]
+    assert mean == pytest.approx(5 / 6) and gain == pytest.approx(1 / 3) and low < 0 < gain < high, "one seed of three disagrees"
+    assert f"| other | 0.833 (+0.333 [{low:+.3f}, {high:+.3f}]) | 0.500 |" in capsys.readouterr().out
+
+
+def test_the_bench_draws_few_compositions_and_fewer_among_them():
+    corpus = corpora.load("scenes", ["eng_Latn", "swh_Latn"], n=40, pictures=3)
+    one, other = bench_towers.few(corpus, 10, 1), bench_towers.few(corpus, 2, 1)
+    assert one.rows.group.nunique() == 10 and set(other.rows.group) < set(one.rows.group)
+    assert one.rows.groupby("group").size().unique() == [4] and one.rows.source.nunique() == 3
+    assert set(bench_towers.few(corpus, 10, 2).rows.group) != set(one.rows.group)
+
+
+@pytest.fixture
+def untrained(monkeypatch, tmp_path):
+    """What would have been trained, and on what; pictures and texts are all alike to what comes of it."""
+    calls = []
+    tower = SimpleNamespace(tokenise=text_tower().tokenise)
+    alike = {f"encode_{side}": lambda rows: np.ones((len(rows), 1), np.float32) for side in ("image", "text")}
+    aligner = SimpleNamespace(heads={"text": SimpleNamespace(tower=tower)}, **alike)
+    monkeypatch.setattr(bench_towers, "trained", lambda corpus, *given: calls.append((corpus.rows, *given)) or aligner)
+    row = dict.fromkeys(bench_towers.MEASURES, 0.5) | {"lang": "eng_Latn"}
+    judged = lambda aligner, pictures, captions, term: pd.DataFrame([row | {"group": group} for group in "ab"])  # noqa: E731
+    monkeypatch.setattr(bench_towers, "judged", judged)
+    encode = lambda self, corpus: Features(corpus.rows.id.to_numpy(), np.ones((len(corpus), 2), np.float32))  # noqa: E731
+    monkeypatch.setattr(bench_towers.ClassicImage, "encode", encode)
+    monkeypatch.setattr(bench_towers.profile, "built", lambda *names: tmp_path.joinpath(*names))
+    return calls
+
+
+def test_the_bench_gives_global_and_local_losses_the_same_to_learn_from(untrained):
+    corpus = corpora.load("scenes", ["eng_Latn", "swh_Latn"], n=200, pictures=3)
+    made = bench_towers.local_or_not(corpus, corpus, corpus)["six languages"]
+    assert list(made) == ["global alone", "filip", "gloria", "pacl", "transport"] and made["pacl"]["R@1"] == (0.5, 0, 0, 0)
+    terms = [tuple(recipe.terms) for _, recipe, _ in untrained]
+    assert terms == [("info_nce",), *(("info_nce", term) for term in list(made)[1:])] * 3
+    for seed in range(3):
+        of = untrained[5 * seed : 5 * seed + 5]
+        assert {recipe.seed for _, recipe, _ in of} == {seed} and len({tuple(rows.id) for rows, *_ in of}) == 1
+    assert untrained[0][0].group.nunique() == 135 and set(untrained[0][0].group) != set(untrained[5][0].group)
+
+
+def test_the_bench_hides_most_captions_of_two_languages(untrained, monkeypatch):
+    pytest.importorskip("tokenizers")
+    corpus = corpora.load("scenes", ["eng_Latn", "swh_Latn", "sin_Sinh", "hau_Latn"], n=80, pictures=3)
+    learned, shown = (
+        corpus.select(corpus.rows.group.isin(corpus.rows.group.unique()[half])) for half in (slice(40), slice(40, 80))
+    )
+    read = []
+    monkeypatch.setattr(bench_towers.mlm, "pretrain", lambda tower, texts, seed: read.append(texts) or (tower, []))
+    made = bench_towers.masked_or_not(learned, shown.where_rows(source=["jitter-a"]), shown.where_rows(modality="text"))
+    assert set(made) == {"swh_Latn", "sin_Sinh"} and list(made["swh_Latn"]) == ["from nothing", "from masked words"]
+    assert len(untrained) == 6 and ["weights" in text for _, _, text, _ in untrained] == [False, True] * 3
+    for rows, *_ in untrained:
+        assert rows.lang.value_counts().to_dict() == {"": 80, "eng_Latn": 40, "swh_Latn": 2, "sin_Sinh": 2}
+    known = set(learned.where_rows(lang=["swh_Latn", "sin_Sinh"]).rows.text)
+    assert len(read) == 3 and all(set(texts) == known and len(texts) == 80 for texts in read), "and never one that is asked"
 
 
 def test_spec_changes_with_weights_settings_and_tokens():

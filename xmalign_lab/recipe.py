@@ -15,11 +15,13 @@ from xmalign_lab.losses import contrastive, local
 from xmalign_lab.losses import structure as regularisers
 from xmalign_lab.losses.adversarial import language_adversary
 from xmalign_lab.losses.contrastive import rince, sigmoid_pairs, smoothed_softmax, squared_distance, symmetric_info_nce
+from xmalign_lab.losses.ranking import triplet
 from xmalign_lab.losses.transfer import mixup, relational, taught
 from xmalign_lab.schedules import Constant, Schedule
 
 EDITABLE = (
-    "temperature", "attraction", "repulsion", "terms", "relations", "learning_rate", "hardness", "ambiguity", "threshold"
+    "temperature", "attraction", "repulsion", "terms", "relations", "learning_rate", "hardness", "ambiguity", "threshold",
+    "guide_temperature"
 )  # fmt: skip
 
 
@@ -29,7 +31,8 @@ class View:
 
     `attraction`, `repulsion` and `reversal` are this step's numbers; `discriminator` is there between texts only. Where the
     heads have tokens, `left_tokens` (n, a, d) and `right_tokens` (m, b, d) with their masks (n, a) and (m, b); in a run that
-    is `taught`, the teacher's similarities `guide` (n, m), if it knows these rows. `before` (k, k) are the cosines that the
+    is `taught`, the teacher's similarities `guide` (n, m), if it knows these rows, where asked those of its words `guide_words`
+    (n, m), and the temperature of distillation `guide_tau`, if it is not `tau`. `before` (k, k) are the cosines that the
     features of the text side had, of the left one between texts; `remembered` the rows of the last pairs, two of (q, d), where
     the recipe has a queue.
     """
@@ -52,6 +55,8 @@ class View:
     right_tokens: torch.Tensor | None = None
     right_mask: torch.Tensor | None = None
     guide: torch.Tensor | None = None
+    guide_words: torch.Tensor | None = None
+    guide_tau: float | None = None
     before: torch.Tensor | None = None
     remembered: tuple[torch.Tensor, torch.Tensor] | None = None
     relation: str = ""
@@ -97,8 +102,7 @@ def _local(name: str) -> Callable[[View], torch.Tensor]:
     measure = getattr(local, name)
 
     def term(v: View) -> torch.Tensor:
-        mend = "give Inputs and a tower on both sides"
-        x, y = (v.needs(part, name, mend) for part in ("left_tokens", "right_tokens"))
+        x, y = _tokens(v, name)
         masks, positives, tau, weight = (v.left_mask, v.right_mask), v.positives, v.tau, v.weight
         if v.modalities == ("image", "text"):
             x, y, masks, positives, weight = y, x, masks[::-1], positives.T, weight.T
@@ -110,15 +114,34 @@ def _local(name: str) -> Callable[[View], torch.Tensor]:
     return term
 
 
-def _guided(name: str, loss: Callable[..., torch.Tensor]) -> Callable[[View], torch.Tensor]:
+def _guided(name: str, loss: Callable[[View, torch.Tensor], torch.Tensor], part: str = "guide") -> Callable[[View], torch.Tensor]:
     """Nothing in a relation that the teacher does not know."""
 
     def term(v: View) -> torch.Tensor:
         if v.taught and v.guide is None:
             return 0 * v.sim.sum()
-        return loss(v.sim, v.needs("guide", name, "give train() a guide with a vector for each of its rows"), v.tau)
+        what = "a vector" if part == "guide" else "tokens"
+        return loss(v, v.needs(part, name, f"give train() a guide with {what} for each of its rows"))
 
     return term
+
+
+def _tokens(v: View, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    mend = "give Inputs and a tower on both sides"
+    return v.needs("left_tokens", name, mend), v.needs("right_tokens", name, mend)
+
+
+def _transport_cost(v: View) -> torch.Tensor:
+    """The mean over believed pairs, by weight, of what it costs to match their words."""
+    left, right = v.positives.nonzero().T
+    x, y = (tokens.index_select(0, at) for tokens, at in zip(_tokens(v, "transport_cost"), (left, right), strict=True))
+    weight = v.weight[left, right]
+    return (weight * local.transport_cost(x, y, v.left_mask[left], v.right_mask[right])).sum() / weight.sum().clamp(min=1e-9)
+
+
+def _relational_words(v: View, guide: torch.Tensor) -> torch.Tensor:
+    sim = local.transport(*_tokens(v, "relational_words"), v.left_mask, v.right_mask)
+    return relational(sim, guide, v.tau if v.guide_tau is None else v.guide_tau)
 
 
 def _neighbourhood(v: View) -> torch.Tensor:
@@ -133,13 +156,16 @@ TERMS: dict[str, Callable[[View], torch.Tensor]] = {
     "align": lambda v: smoothed_softmax(v.sim, v.positives, v.tau, v.weight),
     "siglip": lambda v: sigmoid_pairs(v.sim, v.positives, v.tau, v.weight, v.bias),
     "rince": lambda v: rince(v.sim, v.positives, v.tau, v.weight),
+    "triplet": lambda v: triplet(v.sim, v.positives, reduction="mean", weight=v.weight),
     "distance": lambda v: squared_distance(v.sim, v.positives, v.weight),
     "adversary": _adversary,
     **{name: _regulariser(name) for name in REGULARISERS},
     "neighbourhood": _neighbourhood,
     **{name: _local(name) for name in ("filip", "gloria", "pacl", "transport")},
-    "relational": _guided("relational", relational),
-    "taught": _guided("taught", taught),
+    "transport_cost": _transport_cost,
+    "relational": _guided("relational", lambda v, guide: relational(v.sim, guide, v.tau if v.guide_tau is None else v.guide_tau)),
+    "relational_words": _guided("relational_words", _relational_words, "guide_words"),
+    "taught": _guided("taught", lambda v, guide: taught(v.sim, guide, v.tau, v.guide_tau)),
     "mixup": lambda v: mixup(v.left, v.right, v.positives, v.tau, v.weight),
 }
 
@@ -170,8 +196,9 @@ class Recipe:
     (1 where not named), by a number, or by one for each of the terms that this source is to have, and no other: masked words
     or topics may have a loss of their own. `attraction` α and `repulsion` β are the two halves of "info_nce"
     (`losses.contrastive`), with `hardness` and `ambiguity`; `temperature` is a Schedule, or its start value is learned with
-    `learn_temperature`; `bias` is where SigLIP's starts; `reversal` is the strength of the term "adversary" on the heads. Pairs
-    whose score lies below `threshold` are left out, one without a score stays. `stages` change fields as the run goes on. The
+    `learn_temperature`; what a teacher says has `guide_temperature`, if there is one; `bias` is where SigLIP's starts;
+    `reversal` is the strength of the term "adversary" on the heads. Pairs whose score lies below `threshold` are left out, one
+    without a score stays. `stages` change fields as the run goes on. The
     modalities in `fixed` bring vectors of width `dim` that are the space already; `image_head` and `text_head` name the kind
     of head over other features (`heads`). A run ends with `Collapsed` when the effective rank of what it encodes falls below
     `collapse`.
@@ -222,6 +249,7 @@ class Recipe:
     adapters: int = 0
     queue: int = 0
     weighting: str = "fixed"
+    guide_temperature: Schedule | None = None
 
     def __post_init__(self):
         for term in (*self.terms, *(term for of in self.relations.values() if isinstance(of, Mapping) for term in of)):
@@ -242,6 +270,8 @@ class Recipe:
         if self.epochs < 1 or self.batch_pairs < 2:
             raise ValueError("a recipe needs at least 1 epoch and 2 pairs in a batch")
         schedules.as_temperature(self.temperature)
+        if self.guide_temperature is not None:
+            schedules.as_temperature(self.guide_temperature)
         object.__setattr__(self, "fixed", tuple(self.fixed))  # JSON knows lists only
         ends = [stage.until for stage in self.stages]
         if self.stages and (ends != sorted(set(ends)) or ends[-1] != 1):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,14 +48,20 @@ class State:
     uncertainty: torch.nn.ParameterDict = field(default_factory=torch.nn.ParameterDict)
 
 
+Begin = Mapping[str, torch.nn.Module] | None  # trained heads by modality, from copies of which a run starts
 LEARNED = ("aligner", "adversaries", "uncertainty")  # the fields of a State that hold weights
 
 
-def initial_state(recipe: Recipe, features: Tables, batches: Batches) -> State:
-    """A fresh Aligner for these features; input statistics come from the rows that occur in the pairs, no others."""
+def initial_state(recipe: Recipe, features: Tables, batches: Batches, begin: Begin = None) -> State:
+    """A fresh Aligner for these features; input statistics come from the rows that occur in the pairs, no others.
+
+    A modality in `begin` starts from a copy of the trained head there, which must be of the recipe's space.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         heads = {modality: _head(recipe, modality, table, batches) for modality, table in features.items()}
+        for modality, head in (begin or {}).items():
+            heads[modality] = copy.deepcopy(head)
         aligner = Aligner(heads["image"], heads["text"], recipe.temperature(0.0, {}, {})[0], recipe.bias)
     return State(aligner, _optimiser(aligner, recipe), recipe)
 
@@ -143,11 +151,11 @@ def save_state(state: State, rows: list[dict], folder: Path) -> None:
             old.unlink()
 
 
-def load_state(folder: Path, recipe: Recipe, features: Tables, pairs: Pairs) -> tuple[State, list[dict]]:
-    """The state saved in `folder`, and its rows; going on from it equals never having stopped."""
+def load_state(folder: Path, recipe: Recipe, features: Tables, pairs: Pairs, begin: Begin = None) -> tuple[State, list[dict]]:
+    """The state saved in `folder`, and its rows; going on from it equals never having stopped. `begin` as when it started."""
     saved = json.loads((folder / "state.json").read_text())
     batches = Batches(features, pairs, recipe.batch_pairs, recipe.per_epoch)
-    state = initial_state(recipe, features, batches)
+    state = initial_state(recipe, features, batches, begin)
     state.recipe, state.step, state.schedule = Recipe.from_json(saved["recipe"]), saved["step"], saved["schedule"]
     grow(state, batches)
     parts: dict[str, dict] = {part: {} for part in (*LEARNED, "moments", "schedule")}

@@ -13,10 +13,10 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from xmalign_lab import adaptive, baselines, corpora, lowresource, profile, records, study
+from xmalign_lab import adaptive, baselines, cl2cm, corpora, lowresource, nrccr, profile, records, study
 from xmalign_lab.corpus import Corpus, Pairs, split_by_family
 from xmalign_lab.evaluate.retrieval import SCORE_COLUMNS, per_query
 from xmalign_lab.pairs import noise
@@ -34,13 +34,15 @@ from xmalign_lab.pairs.parallel import bridge, thin
 from xmalign_lab.train import Recipe
 
 TARGETS = ("swh_Latn", "sin_Sinh", "yor_Latn", "que_Latn", "deu_Latn")
+SCENES = 600  # drawn for the part of the study that asks for sentences
 ABLATED = ("swh_Latn", "sin_Sinh")  # a run of two languages takes half as long as one of five
 SIZE = {"epochs": 12, "hidden": 512}  # smaller than a single run's, so that hundreds fit into an hour
 OWN = adaptive.METHODS | lowresource.METHODS
-METHODS = OWN | baselines.METHODS | adaptive.MINING | adaptive.ABLATION | lowresource.ABLATION
+CROSSED = cl2cm.METHODS | nrccr.METHODS  # from cross-lingual to cross-modal: asked where translations are clean or a machine's
+METHODS = OWN | baselines.METHODS | CROSSED | adaptive.MINING | adaptive.ABLATION | lowresource.ABLATION | cl2cm.ABLATION
 # What a method is not to beat, but to stand beside: references, and its own parts.
 REFERENCES = ("oracle filter", "oracle translation", "no dictionary", "string overlap", "dictionary alone", "oracle mining")
-NO_RIVALS = (*REFERENCES, *OWN, *adaptive.MINING, *adaptive.ABLATION, *lowresource.ABLATION)
+NO_RIVALS = (*REFERENCES, *OWN, *adaptive.MINING, *adaptive.ABLATION, *lowresource.ABLATION, *cl2cm.ABLATION)
 WITHOUT_PARALLEL = ("no dictionary", "string overlap", "oracle translation", "M2M projector", "uCLIP projector")
 
 
@@ -73,8 +75,11 @@ NOISE = (Condition(rate=0.4), Condition("translation", 0.4), Condition(rate=0.2)
 TEXT = tuple(Condition(text=text) for text in (0.1, 0.01, 0.0))
 POOLS = tuple(Condition(shared=shared, words=words) for words in (100, 0) for shared in (1.0, 0.5, 0.1))
 CONDITIONS = (CLEAN, *NOISE, *TEXT, *POOLS)
-# Where a method is taken apart: adaptive pairs at 40 % noise, transfer on clean text.
+# Where a method is taken apart: adaptive pairs at 40 % noise, transfer on clean text, distillation at a machine's noise.
 ABLATIONS = dict.fromkeys(adaptive.ABLATION, NOISE[0]) | dict.fromkeys(lowresource.ABLATION, CLEAN)
+ABLATIONS |= dict.fromkeys(cl2cm.ABLATION, NOISE[1])
+# What stands beside the crossed methods, on scenes too: other ways from the same pairs of pictures, English and targets.
+BESIDE = ("constant τ", "M-CLIP", "Reimers–Gurevych", "kernel ridge", "translate-test")
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ class Run:
     corpus: str = "emoji"
     size: int = 0
     changes: str = "{}"  # fields of the recipe as JSON, over the method's own
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.condition}, fold {self.fold}"
 
 
 def plan(
@@ -108,13 +116,22 @@ def plan(
                 continue
             if method == "oracle filter" and not condition.rate:
                 continue
+            if method in CROSSED and condition not in (CLEAN, NOISE[1]):
+                continue
             if (method in adaptive.MINING) != bool(condition.shared) or ABLATIONS.get(method, condition) != condition:
                 continue
             if method in ("dictionary alone", "oracle mining") and not condition.words:
                 continue
-            two = {"targets": ABLATED} if method in ABLATIONS and "targets" not in fields else {}
+            parts = method in ABLATIONS and method not in cl2cm.ABLATION  # which stands beside methods of all languages
+            two = {"targets": ABLATED} if parts and "targets" not in fields else {}
             for fold in folds:
                 yield Run(method, condition, fold, **fields, **two)
+
+
+def on_scenes(part: str) -> list[Run]:
+    """The crossed methods and those `BESIDE` them on drawn scenes, whose captions are sentences, under a machine's noise."""
+    fields = {"corpus": "scenes", "size": SCENES, "targets": ABLATED, "part": part}
+    return list(plan([*CROSSED, *BESIDE, *cl2cm.ABLATION], [NOISE[1]], **fields))
 
 
 def task_of(corpus: Corpus, features, run: Run) -> study.Task:
@@ -180,7 +197,8 @@ def _corrupted_queries(corpus: Corpus, features, run: Run) -> Corpus:
 def recipe_of(run: Run) -> Recipe:
     """The method's recipe in the study's size, with what tuning chose at the nearest noise, and the run's own changes."""
     recipe, rate = METHODS[run.method][1], run.condition.rate
-    method, instead = (baselines.TUNED_AS | adaptive.TUNED_AS | lowresource.TUNED_AS).get(run.method, (run.method, None))
+    known = baselines.TUNED_AS | adaptive.TUNED_AS | lowresource.TUNED_AS | cl2cm.TUNED_AS
+    method, instead = known.get(run.method, (run.method, None))
     tuned = baselines.tuned(method, rate if instead is None else instead)
     return replace(recipe, **changed(SIZE | tuned | json.loads(run.changes)))
 
@@ -189,7 +207,7 @@ def changed(fields: dict) -> dict:
     """Fields as JSON writes them, as a recipe takes them: a temperature may be a plain number."""
     from xmalign_lab.schedules import Constant
 
-    return {name: Constant(value) if name == "temperature" else value for name, value in fields.items()}
+    return {name: Constant(value) if name in ("temperature", "guide_temperature") else value for name, value in fields.items()}
 
 
 @cache
@@ -199,12 +217,18 @@ def _data(corpus: str, languages: tuple[str, ...], size: int):
     return loaded, study.prepare(loaded)
 
 
-def make(run: Run, root: Path | None = None) -> records.Record:
-    """The record of one run, made if there is none. A method with nothing to train on leaves a record that says why."""
+def prepared(run: Run) -> tuple[study.Task, Recipe]:
+    """The task of a run on its own data, loaded once, and its recipe with as many steps as the clean run has."""
     corpus, features = _data(run.corpus, ("eng_Latn", *run.targets), run.size)
     task, recipe = task_of(corpus, features, run), recipe_of(run)
     whole = task_of(corpus, features, replace(run, condition=CLEAN)).pairs
-    recipe = replace(recipe, per_epoch=max(1, round(len(whole) / recipe.batch_pairs)))  # less text, not fewer steps
+    return task, replace(recipe, per_epoch=max(1, round(len(whole) / recipe.batch_pairs)))  # less text, not fewer steps
+
+
+def make(run: Run, root: Path | None = None) -> records.Record:
+    """The record of one run, made if there is none. A method with nothing to train on leaves a record that says why."""
+    task, recipe = prepared(run)
+    features = task.features
 
     def fill(folder: Path) -> None:
         try:
@@ -215,6 +239,8 @@ def make(run: Run, root: Path | None = None) -> records.Record:
         scores.to_parquet(folder / "scores.parquet")
         if "mined" in scores.attrs:
             (folder / "mined.json").write_text(json.dumps(scores.attrs["mined"]))
+        if "seen" in scores.attrs:
+            pd.DataFrame(scores.attrs["seen"]).to_csv(folder / "seen.csv", index=False)
 
     inputs = [run.method, str(run.condition), f"fold {run.fold}", run.part, *(features[m].key for m in sorted(features))]
     inputs += [records.frame_hash(task.pairs.rows), records.frame_hash(task.asked.rows[["id", "group", "family"]])]
@@ -223,35 +249,37 @@ def make(run: Run, root: Path | None = None) -> records.Record:
     return records.get_or_run(recipe, fill, inputs, root or profile.runs_root() / "study", module)
 
 
-def _make(run: Run, root: Path | None) -> str:
+def make_all(runs: Sequence[Run], root: Path | None = None, workers: int | None = None) -> list[records.Record]:
+    """All runs, as `each` makes them. What was recorded before one fails stays."""
+    return each(partial(make, root=root), runs, workers)
+
+
+def each(function: Callable, items: Sequence, workers: int | None = None) -> list:
+    """`[function(item) for item in items]`, in `workers` processes of one thread each (default: the cores), with a bar.
+
+    An item that fails ends it with its own error, naming the item as `str` does. One worker is this process.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(items))
+    if workers <= 1:
+        return [function(item) for item in tqdm(items, unit="run")]
+    found, context = [None] * len(items), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_quiet) as pool:
+        waiting = {pool.submit(_on_one_thread, function, item): number for number, item in enumerate(items)}
+        for done in tqdm(as_completed(waiting), total=len(waiting), unit="run", mininterval=1):
+            try:
+                found[waiting[done]] = done.result()
+            except Exception as error:
+                pool.shutdown(cancel_futures=True)
+                raise RuntimeError(f"{items[waiting[done]]}: {error}") from error
+    return found
+
+
+def _on_one_thread(function: Callable, item):
     import torch
 
     torch.set_num_threads(1)
     with threadpool_limits(1):  # NumPy's and SciPy's products have threads of their own, which would wait for each other
-        return make(run, root).key
-
-
-def make_all(runs: Sequence[Run], root: Path | None = None, workers: int | None = None) -> list[records.Record]:
-    """All runs, one thread each, `workers` processes (default: the cores); with how far it is and how long it will take.
-
-    A run that fails ends the study with its own error, naming the run; what was recorded stays.
-    """
-    workers = min(workers or os.cpu_count() or 1, len(runs))
-    if workers <= 1:
-        return [make(run, root) for run in tqdm(runs, unit="run")]
-    root = root or profile.runs_root() / "study"
-    keys: dict[Run, str] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_quiet) as pool:
-        waiting = {pool.submit(_make, run, root): run for run in runs}
-        for done in tqdm(as_completed(waiting), total=len(waiting), unit="run", mininterval=1):
-            run = waiting[done]
-            try:
-                keys[run] = done.result()
-            except Exception as error:
-                pool.shutdown(cancel_futures=True)
-                raise RuntimeError(f"{run.method}, {run.condition}, fold {run.fold}: {error}") from error
-    return [records.Record(root / keys[run]) for run in runs]
+        return function(item)
 
 
 def _quiet() -> None:

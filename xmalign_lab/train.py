@@ -28,10 +28,12 @@ from xmalign_lab.corpus import CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.evaluate.space import effective_rank
 from xmalign_lab.heads import Orthogonal
+from xmalign_lab.losses.local import transport
 from xmalign_lab.model import Aligner, Encoded, vectors_of
 from xmalign_lab.recipe import TERMS, Recipe, View
+from xmalign_lab.records import frame_hash
 from xmalign_lab.schedules import Individual, PerPair, Schedule
-from xmalign_lab.state import Edit, State, grow, initial_state, key, load_state, save_state
+from xmalign_lab.state import Begin, Edit, State, grow, initial_state, key, load_state, save_state
 
 SAVE_SECONDS = 20.0
 MOST_RANKED = 256  # rows that an effective rank is taken of, some ten times a run: it is a singular value decomposition
@@ -79,6 +81,7 @@ class _Data:
     guide: torch.Tensor | None  # unit rows
     place: Mapping[str, np.ndarray]  # by modality, the row of `guide` for each row, -1 for none
     guided: frozenset[str]  # the relations all of whose rows have one
+    words: tuple[torch.Tensor, torch.Tensor] | None = None  # the guide's unit tokens and their mask
 
     @classmethod
     def of(cls, tables: Tables, aligner: Aligner, guide: Features | None, batches: Batches) -> _Data:
@@ -97,24 +100,29 @@ class _Data:
             guided |= {source.name} if sides[0].all() and sides[1].all() else set()
         if not guided:
             raise ValueError(f"the guide knows both rows of no pair; its ids, {guide.ids[0]!r} for one, must be those of rows")
-        return cls(tables, inputs, torch.nn.functional.normalize(torch.from_numpy(guide.dense())), place, frozenset(guided))
+        unit, words = torch.nn.functional.normalize, None
+        if guide.tokens is not None:
+            mask = np.ones(guide.tokens.shape[:2], bool) if guide.mask is None else guide.mask
+            words = unit(torch.from_numpy(np.asarray(guide.tokens, np.float32)), dim=-1), torch.from_numpy(np.asarray(mask))
+        return cls(tables, inputs, unit(torch.from_numpy(guide.dense())), place, frozenset(guided), words)
 
 
 def train(
-    recipe: Recipe, features: Tables, pairs: Pairs, state: State | None = None, guide: Features | None = None
+    recipe: Recipe, features: Tables, pairs: Pairs, state: State | None = None, guide: Features | None = None, begin: Begin = None
 ) -> Generator[Step, Edit | None, State]:
     """Yield a `Step` after each optimiser step; send an `Edit` in to change the run; return the final `State`.
 
     `features` maps "image" and "text" to Features, or to Inputs for a tower of the recipe; `pairs` hold ids of their rows.
     `guide` holds a teacher's vectors by such ids: for a picture perhaps that of its caption; a relation with a side that it
-    does not know goes without the terms that need it. Everything is checked before the first step: an unknown id, an empty
-    table of pairs or a relation that mixes modalities raises `CorpusError`, a guide that knows a side in part or no relation
-    `ValueError`; so does, in the first step, a term that needs tokens where a relation has none, or a guide in a run without.
+    does not know goes without the terms that need it. A modality in `begin` starts from a copy of that trained head. Everything
+    is checked before the first step: an unknown id, an empty table of pairs or a relation that mixes modalities raises
+    `CorpusError`, a guide that knows a side in part or no relation `ValueError`; so does, in the first step, a term that needs
+    tokens where a relation has none, or a guide in a run without.
     """
     profile.keep_memory()
     batches = _by_threshold(features, pairs, recipe)
     everything = batches(0.0)
-    state = state or initial_state(recipe, features, everything)
+    state = state or initial_state(recipe, features, everything, begin)
     total = recipe.epochs * everything.per_epoch
     grow(state, everything)
     data = _Data.of(features, state.aligner, guide, everything)
@@ -209,6 +217,7 @@ def _forward(state: State, recipe: Recipe, data: _Data, batches: Batches, total:
     coefficients = {name: now(name, getattr(recipe, name)) for name in ("attraction", "repulsion")}
     weights = {name: now(f"weight/{name}", value) for name, value in recipe.terms.items()}
     settings = coefficients | {"hardness": recipe.hardness, "ambiguity": recipe.ambiguity, "reversal": reversal}
+    settings["guide_tau"] = now("guide_temperature", recipe.guide_temperature)
     coefficients |= {f"weight/{name}": float(weight) for name, weight in weights.items()}
     terms, taus, loss = {}, [], torch.zeros(())
     for relation in batch.relations:
@@ -246,8 +255,11 @@ def _beside(state: State, recipe: Recipe, data: _Data, batch: Batch, relation: R
     rows = [batch.rows[modality][at.numpy()] for modality, at in relation.sides]
     found["taught"] = data.guide is not None
     if relation.name in data.guided:
-        left, right = (data.guide[data.place[modality][row]] for (modality, _), row in zip(relation.sides, rows, strict=True))
-        found["guide"] = left @ right.T
+        left, right = (data.place[modality][row] for (modality, _), row in zip(relation.sides, rows, strict=True))
+        found["guide"] = data.guide[left] @ data.guide[right].T
+        if "relational_words" in recipe.terms and data.words is not None:
+            tokens, mask = data.words
+            found["guide_words"] = transport(tokens[left], tokens[right], mask[left], mask[right]).detach()
     side = int(relation.left_modality == "image")
     modality = relation.sides[side][0]
     if "neighbourhood" in recipe.terms and isinstance(data.tables[modality], Features):
@@ -317,16 +329,25 @@ def _learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def fit(
-    recipe: Recipe, features: Tables, pairs: Pairs, folder: Path | None = None, progress=True, guide: Features | None = None
-) -> tuple[Aligner, pd.DataFrame]:
+    recipe: Recipe, features: Tables, pairs: Pairs, folder: Path | None = None, progress=True,
+    guide: Features | None = None, begin: Begin = None,
+) -> tuple[Aligner, pd.DataFrame]:  # fmt: skip
     """Drain `train`: the trained Aligner and one row per step.
 
-    With a `folder` the state is saved every `SAVE_SECONDS` and at the end, and a run found there goes on from it.
+    With a `folder` the pairs are written to its `pairs.parquet` before the first step, so that the record says what was seen;
+    the state is saved every `SAVE_SECONDS` and at the end, and a run found there goes on from it. `ValueError` if that
+    run was one of other pairs.
     """
     state, rows, saved = None, [], time.monotonic()
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = folder / "pairs.parquet"
+        if seen.exists() and frame_hash(pd.read_parquet(seen)) != frame_hash(pairs.rows):
+            raise ValueError(f"{folder} holds a run of other pairs; give another folder, or delete that one")
+        pairs.rows.to_parquet(seen)
     if folder and (folder / "state.json").exists():
-        state, rows = load_state(folder, recipe, features, pairs)
-    steps = train(recipe, features, pairs, state, guide)
+        state, rows = load_state(folder, recipe, features, pairs, begin)
+    steps = train(recipe, features, pairs, state, guide, begin)
     begun = state.step if state else 0
     bar = tqdm(steps, desc=recipe.name, unit="step", disable=not progress, initial=begun, leave=False, delay=2, mininterval=0.5)
     for step in bar:

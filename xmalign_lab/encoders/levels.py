@@ -8,10 +8,13 @@ after Bojanowski et al. 2017 (arXiv 1607.04606), or a small transformer over let
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, gelu, scaled_dot_product_attention
 
@@ -70,7 +73,9 @@ class MultiLevelText(nn.Module):
 
         g = softmax(W [v_1 … v_L] + b),  vector = Σ_ℓ g_ℓ v_ℓ,  token i = Σ_ℓ g_ℓ x_ℓi
 
-    W and b start at zero. `seed` fixes the initial weights without touching torch's global generator.
+    W and b start at zero. `seed` fixes the initial weights without touching torch's global generator. With `weights`, a file that
+    `mlm.save` has written or a folder that holds one such file, the tower starts from these; they are no part of `settings`,
+    as a saved tower brings its own. Raises `CorpusError` where there is no such file or its tower was made otherwise.
     The packing: row i of a text is its i-th word; column 0 its hashed id, 0 where there is no word, and then nothing else
     of the row is looked at; after it, where these levels are on, PIECES columns of subword ids and LETTERS of n-grams
     or letters, in this order, 0 where there are no more. What is longer is cut, and so are texts after `longest` words.
@@ -88,6 +93,7 @@ class MultiLevelText(nn.Module):
         longest: int = 64,
         subwords: Sequence[str] = (),
         seed: int = 0,
+        weights: str | Path = "",
     ):
         if not set(levels) <= set(LEVELS) or not set(levels) - {"sentence"} or letters not in ("grams", "transformer"):
             raise ValueError(
@@ -120,6 +126,24 @@ class MultiLevelText(nn.Module):
         self.gate = nn.Linear(len(self.levels) * width, len(self.levels))
         nn.init.zeros_(self.gate.weight), nn.init.zeros_(self.gate.bias)
         self.register_buffer("mix", torch.tensor(MIX).pow(torch.arange(end) + 1), persistent=False)
+        if weights:
+            self._start_from(Path(weights))
+
+    def _start_from(self, path: Path) -> None:
+        """Seeds may differ, nothing else: of other heads, or of other subwords, the weights would fit and mean nothing."""
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        if len(files) != 1:
+            raise CorpusError(f"weights {path}: the folder holds {len(files)} safetensors files; name the one that is meant")
+        try:
+            with safe_open(files[0], "pt") as file:
+                made = json.loads((file.metadata() or {}).get("settings", "{}"))
+                state = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise CorpusError(f"weights {files[0]}: {error}; give a file that mlm.save has written") from None
+        differ = [name for name in self.settings if name != "seed" and made.get(name) != self.settings[name]]
+        if differ:
+            raise CorpusError(f"weights {files[0]}: of a tower with another {', '.join(differ)}; make the settings alike")
+        self.load_state_dict(state)
 
     def tokenise(self, texts: Sequence[str]) -> np.ndarray:
         """The packed texts (n, t, k) int32, t being the most words of any; `CorpusError` for an empty text."""
@@ -132,9 +156,13 @@ class MultiLevelText(nn.Module):
             row[: len(of)] = [known[word] for word in of]
         return packed
 
+    def hide(self, inputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The packed texts with the empty word, which no text holds, at `mask` (n, t): nothing tells which words these were."""
+        return np.where(mask[..., None], self._packed(""), inputs)
+
     def _packed(self, word: str) -> np.ndarray:
         row, buckets = np.zeros(len(self.mix), np.int32), self.settings["buckets"] - 1
-        pieces = graphemes(word) if len(self.letters) else self.grams.grams(word)
+        pieces = (graphemes(word) if len(self.letters) else self.grams.grams(word)) or [""]
         ids = {"words": [1 + bucket(f"[{word}]", buckets)], "characters": [1 + bucket(piece, buckets) for piece in pieces]}
         ids["subwords"] = self.cutter.cut(word) if self.cutter else []
         for level, columns in self.columns.items():

@@ -75,6 +75,24 @@ def transport(x: X, y: Y, x_mask: MaskX, y_mask: MaskY, epsilon: float = 0.1, it
     return _by_rows(_transport, x, y, x_mask, y_mask, epsilon, iterations)[0]
 
 
+def transport_cost(
+    x: X, y: Float[Tensor, "n b d"], x_mask: MaskX, y_mask: Bool[Tensor, "n b"], epsilon: float = 0.1, iterations: int = 10
+) -> Float[Tensor, " n"]:
+    """Σ_kl P_kl (1 - <x_k, y_l>) of row i of x with row i of y, P the plan of `transport`: what it costs to match their words.
+
+    As P sums to 1 it is 1 - `transport`. Minimised over pairs that are believed it draws words together that may translate each
+    other, and nobody has to say which: a reconstruction of the word level of CL2CM (arXiv 2312.08984), whose code is not public.
+    """
+    return (matching(x.detach(), y.detach(), x_mask, y_mask, epsilon, iterations) * (1 - x @ y.mT)).sum((1, 2))
+
+
+def matching(x, y, x_mask, y_mask, epsilon: float = 0.1, iterations: int = 10) -> Float[Tensor, "n a b"]:
+    """The plans P of `transport_cost`, each of which sums to 1: how much of word k of x_i meets word l of y_i."""
+    _need_tokens(x_mask, y_mask)
+    cosines = (x @ y.mT).masked_fill(~(x_mask[:, :, None] & y_mask[:, None]), -NEVER)
+    return _plan(cosines[:, :, None], x_mask, y_mask[:, None, None], epsilon, iterations)[:, :, 0]
+
+
 def attention(x: X, y: Y, y_mask: MaskY, scale: float = 10.0) -> Float[Tensor, "n a b"]:
     """softmax over real patches l of scale · <x_k, y_l> for row i of x and row i of y: what a heat map of a word shows."""
     return (scale * (x @ y.mT)).masked_fill(~y_mask[:, None], -NEVER * scale).softmax(-1)
@@ -85,9 +103,7 @@ def _by_rows(score: Callable, x: X, y: Y, x_mask: MaskX, y_mask: MaskY, *options
 
     The masks ride in the product as two more columns: a cosine with a masked token is -NEVER.
     """
-    for name, mask in (("x", x_mask), ("y", y_mask)):
-        if not (real := mask.any(1)).all():
-            raise ValueError(f"{name}, row {int((~real).nonzero()[0])}: every token is masked; drop the row")
+    _need_tokens(x_mask, y_mask)
     x, y = (tokens.masked_fill(~mask[..., None], 0) for tokens, mask in ((x, x_mask), (y, y_mask)))
     one_x, one_y = (torch.ones_like(mask[..., None], dtype=x.dtype) for mask in (x_mask, y_mask))
     wide_x = torch.cat([x, one_x, -NEVER * ~x_mask[..., None]], 2)
@@ -100,6 +116,12 @@ def _by_rows(score: Callable, x: X, y: Y, x_mask: MaskX, y_mask: MaskY, *options
     size = max(1, COSINES // (x_mask.shape[1] * y_mask.numel()))
     parts = [checkpoint(part, *each, use_reentrant=False) for each in zip(wide_x.split(size), x_mask.split(size), strict=True)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def _need_tokens(x_mask: MaskX, y_mask: MaskY) -> None:
+    for name, mask in (("x", x_mask), ("y", y_mask)):
+        if not (real := mask.any(1)).all():
+            raise ValueError(f"{name}, row {int((~real).nonzero()[0])}: every token is masked; drop the row")
 
 
 def _mean(values: Tensor, mask: Tensor, dim: int) -> Tensor:
@@ -128,13 +150,16 @@ def _pacl(cosines: Tensor, x_mask: MaskX, y_mask: MaskY, y: Y, scale: float) -> 
 
 
 def _transport(cosines: Tensor, x_mask: MaskX, y_mask: MaskY, y: Y, epsilon: float, iterations: int) -> tuple[Sims]:
-    with torch.no_grad():
-        kernel = cosines / epsilon
-        of_x = x_mask.log()[..., None, None] - x_mask.sum(1).log()[:, None, None, None]
-        of_y = y_mask.log() - y_mask.sum(1, keepdim=True).log()
-        g = torch.zeros_like(of_y)
-        for _ in range(iterations):
-            f = of_x - (kernel + g).logsumexp(3, keepdim=True)
-            g = of_y - (kernel + f).logsumexp(1, keepdim=True)
-        plan = (kernel + f + g).exp()
-    return ((plan * cosines).sum((1, 3)),)
+    return ((_plan(cosines, x_mask, y_mask, epsilon, iterations) * cosines).sum((1, 3)),)
+
+
+@torch.no_grad()
+def _plan(cosines: Tensor, x_mask: MaskX, y_mask: Bool[Tensor, ...], epsilon: float, iterations: int) -> Tensor:
+    kernel = cosines / epsilon
+    of_x = x_mask.log()[..., None, None] - x_mask.sum(1).log()[:, None, None, None]
+    of_y = y_mask.log() - y_mask.sum(-1, keepdim=True).log()
+    g = torch.zeros_like(of_y)
+    for _ in range(iterations):
+        f = of_x - (kernel + g).logsumexp(3, keepdim=True)
+        g = of_y - (kernel + f).logsumexp(1, keepdim=True)
+    return (kernel + f + g).exp()

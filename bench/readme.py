@@ -216,6 +216,19 @@ def transfer(folder: Path) -> str:
     return "\n\n".join([tables[0].strip(), by_rank, *said])
 
 
+def crossed(folder: Path) -> str:
+    """From cross-lingual to cross-modal: SumR on emoji and on scenes under a machine's noise, R@1 folded away, as Markdown."""
+    parts = []
+    for where in ("emoji", "scenes"):
+        total, first = (folder / "tables" / f"crossed-{where}-{metric}.md" for metric in ("SumR", "R@1"))
+        if total.exists():
+            rows, _, notes = total.read_text(encoding="utf-8").strip().partition("\n\n")
+            folded = f"{notes}\n\n{first.read_text(encoding='utf-8').strip()}"
+            shown = f"**{where.capitalize()}**, SumR:\n\n{rows}"
+            parts.append(f"{shown}\n\n<details><summary>How to read it, and R@1</summary>\n\n{folded}\n\n</details>")
+    return "\n\n".join([*parts, "Printed by `make study FINAL=1`."])
+
+
 def towers(facts: dict) -> str:
     """What towers from scratch reach on scenes, a row per language with Wilson's 95 % intervals."""
     lines = ["| language | finds its picture among | R@1 | among 16 alike |", "|---|---|---|---|"]
@@ -278,6 +291,8 @@ def main() -> int:
         print("no study in build/study; run `make study FINAL=1` first: its block stays as it is")
     if (ROOT / "build" / "study" / "tables" / "transfer-R@1.md").exists():
         blocks["transfer"] = transfer(ROOT / "build" / "study")
+    if (ROOT / "build" / "study" / "tables" / "crossed-emoji-SumR.md").exists():
+        blocks["crossed"] = crossed(ROOT / "build" / "study")
     if (measured := ROOT / "build" / "bench" / "towers.json").exists():
         blocks["towers"] = towers(json.loads(measured.read_text()))
     readme = ROOT / "README.md"

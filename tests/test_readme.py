@@ -219,6 +219,15 @@ def test_towers_are_told_with_wilsons_intervals():
     assert "Training took 175 s of one core's time (100 s by the clock" in said
 
 
+def test_the_crossed_methods_are_told_by_sum_with_the_rest_folded_away(tmp_path):
+    (tmp_path / "tables").mkdir()
+    for metric in ("R@1", "SumR"):
+        (tmp_path / "tables" / f"crossed-emoji-{metric}.md").write_text(f"| table of {metric} |\n\nhow to read {metric}\n")
+    said = readme.crossed(tmp_path)
+    assert said.startswith("**Emoji**, SumR:\n\n| table of SumR |\n\n<details>") and "Scenes" not in said
+    assert said.index("how to read SumR") < said.index("| table of R@1 |") < said.index("</details>")
+
+
 def test_the_whole_method_is_told_with_what_it_loses_without_each_part(tmp_path):
     (tmp_path / "tables").mkdir()
     for metric in ("R@1", "mean-rank"):

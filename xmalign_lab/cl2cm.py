@@ -60,7 +60,7 @@ def seen(pairs: Pairs, corpus: Corpus) -> pd.DataFrame:
     rows, known = pairs.rows[pairs.rows.weight > 0], corpus.rows.set_index("id")
     sides = [rows[side].astype(str).to_numpy(object) for side in ("left", "right")]
     names, at = np.unique(np.concatenate(sides), return_inverse=True)
-    if len(unknown := np.setdiff1d(names, known.index.to_numpy(object))):
+    if len(unknown := pd.Index(names).difference(known.index)):  # not NumPy's, which takes the square of their number
         raise CorpusError(f"{corpus.name}: no row has the id {unknown[0]!r}, which a pair names; give the corpus with all rows")
     left, right = np.split(at, 2)
     a, b = left[left != right], right[left != right]  # a text beside its own copy leads nowhere
@@ -93,7 +93,7 @@ def prove_no_image_target(seen: pd.DataFrame, target: str, stand_in: bool = Fals
         raise ValueError(f"pictures were paired with human texts in {target}: {'; '.join(rows)}")
 
 
-def teacher(recipe: Recipe, texts: Features | Inputs, pairs: Pairs, folder: Path | None = None) -> Aligner:
+def teacher(recipe: Recipe, texts: Features | Inputs, pairs: Pairs, folder: Path | None = None, progress: bool = True) -> Aligner:
     """The cross-lingual network: an Aligner whose text head knows both languages; its image head trains nothing.
 
     `pairs` are of texts with their translations. Its terms are "info_nce", and where `texts` are Inputs, whose tower
@@ -104,7 +104,7 @@ def teacher(recipe: Recipe, texts: Features | Inputs, pairs: Pairs, folder: Path
     towers = {modality: tower for modality, tower in recipe.towers.items() if modality == "text"}
     recipe = replace(recipe, terms=terms, towers=towers, fixed=("image",), guide_temperature=None)
     nobody = Features(np.array(["no picture"]), np.ones((1, recipe.dim), np.float32))
-    return fit(recipe, {"image": nobody, "text": texts}, pairs, folder, progress=False)[0]
+    return fit(recipe, {"image": nobody, "text": texts}, pairs, folder, progress)[0]
 
 
 @torch.no_grad()
@@ -142,6 +142,7 @@ def student(
     guide: Features | None,
     folder: Path | None = None,
     begin: Aligner | None = None,
+    progress: bool = True,
 ) -> Aligner:
     """The cross-modal network: `train.fit` on pictures with source texts and with target texts, and what a `guide` adds.
 
@@ -154,7 +155,7 @@ def student(
         terms = {"relational": LAMBDA} | ({"relational_words": LAMBDA} if tokens else {}) | dict(recipe.terms)
         recipe = replace(recipe, terms=terms, guide_temperature=recipe.guide_temperature or Constant(TAU))
     start = None if begin is None else {"text": begin.heads["text"]}
-    return fit(recipe, features, pairs, folder, progress=False, guide=guide, begin=start)[0]
+    return fit(recipe, features, pairs, folder, progress, guide=guide, begin=start)[0]
 
 
 def pseudo(task: Task) -> Pairs:
@@ -234,15 +235,15 @@ def run(task: Task, recipe: Recipe, parts: Collection[str] = ()) -> pd.DataFrame
     if parts:
         ids = task.training.where_rows(modality="text").ids
         texts = Features(ids, features["text"].take(ids))
-        master = teacher(recipe, texts, task.parallel)
+        master = teacher(recipe, texts, task.parallel, progress=False)
         if "words" in parts:
             more, matched = matched_words(task, master)
-            master = teacher(recipe, Features.concatenate([texts, more]), task.parallel + matched)
+            master = teacher(recipe, Features.concatenate([texts, more]), task.parallel + matched, progress=False)
     if "distillation" in parts:
         guide = knowledge(master, texts, task.pictured)
         plain = dict.fromkeys((*task.pictured.sources, *task.parallel.sources), dict.fromkeys(recipe.terms, 1.0))
         recipe = replace(recipe, relations=plain)  # what is distilled goes to pictures and target texts alone
-    aligner = student(recipe, features, pairs, guide, begin=master if "start" in parts else None)
+    aligner = student(recipe, features, pairs, guide, begin=master if "start" in parts else None, progress=False)
     scores = score(aligner, task.asked, features)
     scores.attrs["seen"] = told.to_dict("records")
     return scores

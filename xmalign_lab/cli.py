@@ -7,6 +7,24 @@ import re
 import sys
 from pathlib import Path
 
+TRANSFER = [
+    ("--root", Path, "folder of the set's captions (default: the ones that `xmalign fetch` names)"),
+    ("--images", Path, "folder of its pictures (default: sought in the set's own)"),
+    ("--features", Path, "pre-extracted features of its videos or pictures, in place of pictures and an encoder"),
+    ("--image-encoder", str, "a model and a tag of open_clip, local-dir:FOLDER, or a folder or hub's name of transformers"),
+    ("--image-name", str, "what the image encoder or the features are, as the published figures call it, such as I3D"),
+    ("--text-encoder", str, "a folder or hub's name of transformers (default: bert-base-multilingual-cased)"),
+    ("--translator", str, "a folder or hub's name of a translation model"),
+    ("--translations", Path, "a folder with train.txt, and perhaps back.txt and test.txt: a line for each caption, or with keys"),
+    ("--version", str, "a version of the set, such as task2"),
+    ("--captions", int, "how many of a picture's training captions are taken (default: all)"),
+    ("--methods", str, "which methods (default: all)"),
+    ("--blocks", int, "how many of the text encoder's blocks are trained (default: 0, it is frozen)"),
+    ("--epochs", int, "how many epochs (default: each method's own)"),
+    ("--seeds", int, "how many seeds (default: 1; intervals know of seeds from 3 on)"),
+    ("--out", Path, "folder of the records; a second call goes on there"),
+]
+
 
 class Parser(argparse.ArgumentParser):
     """One that says what is wrong in one line."""
@@ -57,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--root", type=Path, help="folder of the set (default: the one that `xmalign fetch` names)")
     again.add_argument("--images", type=Path, help="folder of its pictures (default: sought in the set's own)")
     again.add_argument("--folder", type=Path, help="folder of the model, as open_clip saves one (default: from the hub)")
+    transfer = command("transfer", _transfer, "train on English captions and machine translations of them, ask people's captions")
+    transfer.add_argument("name", nargs="?", metavar="SET", help="multi30k, coco or vatex; without one, the published figures")
+    transfer.add_argument("target", nargs="?", help="such as deu_Latn, or de")
+    for option, kind, text in TRANSFER:
+        how = {"nargs": "+"} if option in ("--methods", "--image-encoder") else {}
+        transfer.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text, **how)
     review = command("review", _review, "write every form of the scene grammars as a CSV for a speaker to review")
     review.add_argument("out", type=Path, help="the CSV to write, or with --sign to read")
     review.add_argument("--sign", action="store_true", help="read the filled-in CSV and put its reviewers into the lexicon")
@@ -126,6 +150,16 @@ def _reproduce(options) -> None:
     print(*(f"published: {source}" for source in figures.source.unique()), sep="\n")
     if far := reproduce.verdict(figures):
         raise RuntimeError(far)
+
+
+def _transfer(options) -> None:
+    from xmalign_lab import crossmodal, languages
+
+    told = {name: value for name, value in vars(options).items() if name not in ("run", "command", "name", "target")}
+    if options.name and options.target:
+        crossmodal.show(crossmodal.Transfer(options.name, languages.normalise(options.target), **told))
+    else:
+        print(crossmodal.listed(crossmodal.published(options.name)))
 
 
 def _review(options) -> None:

@@ -1,13 +1,15 @@
 """Published figures, made again: a public model on a public set, through the bench's own evaluation.
 
 `published.toml` holds the figures with their sources and protocols. What comes out more than a point away is an error here,
-or in the files, or in the publication; none of them may go unnoticed.
+or in the files, or in the publication; none of them may go unnoticed. Figures of transfer, which no public model makes again, are
+there too: `crossmodal` prints its own beside them.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +51,40 @@ def published(name: str | None = None, model: str | None = None, languages: Name
 
 def _tables() -> dict:
     return tomllib.loads(TABLES.read_text(encoding="utf-8"))
+
+
+def transferred(name: str | None = None, target: str | None = None) -> pd.DataFrame:
+    """Confirmed figures of cross-lingual cross-modal transfer, of a set and a target language or of all.
+
+    `set, version, method, language, measure, published, image, gallery, trained, protocol, source`: SumR and recalls in per cent,
+    or the mean of the six recalls ("average recall"). What is "" or 0 the source, as far as it was read, does not say.
+    """
+    parts = []
+    for one in _tables()["transfer"]:
+        wide = pd.DataFrame(one.pop("figures"), columns=["method", "language", *one.pop("measures")])
+        parts.append(wide.melt(["method", "language"], var_name="measure", value_name="published").assign(**one))
+    found = pd.concat(parts, ignore_index=True)
+    return found[(found.set == (name or found.set)) & (found.language == (target or found.language))].reset_index(drop=True)
+
+
+def beside(table: pd.DataFrame, known: pd.DataFrame, here: Mapping[str, object]) -> pd.DataFrame:
+    """`table` (`method`, `measure`, …) with the columns `published` and `why`: the figure of `known` (`transferred`), and its
+    protocol; or nothing, and why there is none. `here` are columns of `known` in which it has to agree with us.
+    """
+    reasons = _tables()["unpublished"]
+
+    def cell(row) -> tuple[float, str]:
+        same = known[(known.method == row.method) & (known.measure == row.measure)]
+        reason = reasons.get(row.method, "none confirmed")
+        for column, value in here.items():
+            if len(same):
+                told = " or ".join(str(one or "unknown") for one in same[column].unique())
+                reason = f"published with {column} {told}, not {value}"
+            same = same[same[column] == value]
+        return (np.nan, reason) if same.empty else (same.published.iloc[0], same.protocol.iloc[0])
+
+    cells = [cell(row) for row in table.itertuples()]
+    return table.assign(published=[figure for figure, _ in cells], why=[reason for _, reason in cells])
 
 
 def zero_shot(pictures: np.ndarray, truth: np.ndarray, prompts: np.ndarray, classes: np.ndarray) -> np.ndarray:

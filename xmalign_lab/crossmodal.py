@@ -1,0 +1,418 @@
+"""Transfer on the published sets: pictures or videos with English captions and machine translations of them, asked by people.
+
+After the protocol of NRCCR (Wang et al. 2022, arXiv 2208.12526): Multi30K, MSCOCO (asked on COCO-CN and STAIR) and VATEX. A
+method trains on the set's English training captions and on what a machine made of them; it is asked in the human captions of
+the target language of the test pictures. No picture that is asked is trained on, nor a near-copy of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xmalign_lab import cl2cm, corpora, nrccr, profile, records, reproduce
+from xmalign_lab.baselines import DISTIL, TEACHER, NotApplicable, clip
+from xmalign_lab.corpora.lines import files
+from xmalign_lab.corpus import Corpus, CorpusError, Pairs, concatenate
+from xmalign_lab.encoders import inputs
+from xmalign_lab.encoders.cache import encode
+from xmalign_lab.encoders.clip import OpenClip
+from xmalign_lab.encoders.features import Encoder, Features
+from xmalign_lab.encoders.pretrained import PictureEncoder, SentenceEncoder
+from xmalign_lab.encoders.sequences import frames, of_tokens
+from xmalign_lab.encoders.trainable import PretrainedText
+from xmalign_lab.encoders.translate import Translator
+from xmalign_lab.evaluate import report, significance
+from xmalign_lab.evaluate.retrieval import Protocol, per_query
+from xmalign_lab.model import Aligner, Fixed
+from xmalign_lab.pairs import augment, pseudo
+from xmalign_lab.reproduce import beside
+from xmalign_lab.reproduce import transferred as published
+from xmalign_lab.study import Task, score
+from xmalign_lab.train import Recipe, fit
+
+PIVOT = "eng_Latn"
+SETS = {  # by set and target language, the source of the human captions that are asked
+    "multi30k": dict.fromkeys(("deu_Latn", "fra_Latn", "ces_Latn"), "multi30k"),
+    "coco": {"zho_Hans": "coco_cn", "jpn_Jpan": "stair"},
+    "vatex": {"zho_Hans": "vatex"},
+}
+MEASURES = [f"{direction} R@{k}" for direction in ("text→image", "image→text") for k in (1, 5, 10)] + ["SumR"]
+DRAWS = 10_000
+UNTRANSLATED = "no English translations of what is asked: give --translator, or a test.txt in the folder of --translations"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What `xmalign transfer` is told: a set, a target language, where files are, and what to train. Its fields are the options.
+
+    `features` are pre-extracted (`sequences.frames`) and take the place of `images` and an image encoder. `image_encoder` is one
+    word, a folder or hub's name of transformers or a local-dir: or hf-hub: of open_clip, or a model of open_clip's zoo with its
+    tag; `image_name` says which published tower that is, if its name does not. `blocks` is how many blocks of the text encoder
+    are trained (0: it is frozen). `captions` is how many of a picture's training captions are taken (0: all).
+    """
+
+    name: str
+    target: str
+    root: Path | None = None
+    images: Path | None = None
+    features: Path | None = None
+    image_encoder: tuple[str, ...] = ("ViT-B-32", "openai")
+    image_name: str = ""
+    text_encoder: str = "bert-base-multilingual-cased"
+    translator: str = ""
+    translations: Path | None = None
+    version: str = ""
+    captions: int = 0
+    methods: tuple[str, ...] = ()
+    blocks: int = 0
+    epochs: int = 0
+    seeds: int = 1
+    out: Path | None = None
+
+    def __post_init__(self):
+        if self.target not in SETS.get(self.name, ()):
+            known = "; ".join(f"{name} in {', '.join(targets)}" for name, targets in SETS.items())
+            raise CorpusError(f"no protocol for {self.name} in {self.target}; there are {known}")
+        if unknown := set(self.methods) - {*METHODS}:
+            raise ValueError(f"unknown method {min(unknown)!r}; known are {', '.join(METHODS)}")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out or profile.runs_root() / f"transfer-{self.name}-{self.target}")
+
+    @property
+    def image(self) -> str:
+        """The name of the image encoder, the published one where it is known to be that."""
+        name = self.image_name or (str(self.features) if self.features else " ".join(self.image_encoder))
+        return reproduce._tables()["towers"].get(name, name)
+
+
+def captions(plan: Transfer) -> tuple[Corpus, Corpus, Corpus, Corpus]:
+    """The set's captions by people: what is trained on, all English of the training split, what is asked, and what is not told.
+
+    Asked are the human captions of the target of the set's test pictures: those of the source's own test split, or of the
+    English set's where the source has none (STAIR). Training leaves them and their families out. Not told are the human captions
+    of the target in all splits: translations are compared with them, and nothing else is done with them. Raises `CorpusError`
+    where a part is empty, and for pictures that are not there.
+    """
+    source, place = SETS[plan.name][plan.target], dict(root=plan.root, images=plan.images)
+    english = corpora.load(plan.name, [PIVOT], version=plan.version, **place)
+    people = corpora.load(source, [plan.target], version=plan.version if source == plan.name else "", **place)
+    tests = people if (people.rows.split == "test").any() else english
+    asked = people.where_rows(group=set(tests.where_rows(split="test").rows.group))
+    whole = english.where_rows(split="train")
+    training = whole.select(~(whole.rows.family.isin(asked.rows.family) | whole.rows.group.isin(asked.rows.group)))
+    training = training.select(training.rows.groupby(["group", "modality"]).cumcount() < (plan.captions or np.inf))
+    for corpus, what in ((training, "English training captions but what is asked"), (asked, f"test captions in {plan.target}")):
+        shown = corpus.rows.image[corpus.rows.modality == "image"]
+        if not 0 < len(shown) < len(corpus):
+            raise CorpusError(f"{corpus.name} {plan.version}: no {what} whose pictures are named")
+        if not plan.features and len(lacking := shown[[not Path(path).is_file() for path in shown]]):
+            needed = corpora.cards()[corpus.name]["pictures"]
+            raise CorpusError(f"{lacking.iloc[0]}: {len(lacking):,} of {len(shown):,} pictures are not there; you need {needed}")
+    return training, whole, replace(asked, rows=asked.rows.assign(split="test")), people.where_rows(modality="text")
+
+
+def file_of(plan: Transfer, part: str, lang: str, split: str) -> Path | None:
+    """Where machine translations are: `<part>.txt`, perhaps packed, in the plan's folder, or else the set's machine version."""
+    if plan.translations:
+        found = [Path(plan.translations) / f"{part}.{ending}" for ending in ("txt", "txt.gz")]
+        return next((path for path in found if path.is_file()), None)
+    wanted = ("google", lang, split)  # VATEX of MLCMR has it
+    return next((one.path for one in files(plan.name, plan.root) if (one.version, one.lang, one.split) == wanted), None)
+
+
+def machine(plan: Transfer, training: Corpus, whole: Corpus, asked: Corpus, people: Corpus):
+    """What machines made: rows and pairs (`pairs.pseudo`), counts, and the captions that are asked in English, by id, if any are.
+
+    Raises `CorpusError` where nothing translates, and where half of the translations or more are what people wrote in the
+    target language of the same picture: then they are no machine's, and training on them would be training on the target.
+    """
+    asked, queries = asked.where_rows(modality="text"), {}
+    if plan.translator:
+        translate = Translator(plan.translator)
+        rows, pairs, _ = pseudo.pseudo_parallel(training, PIVOT, plan.target, translate)
+        queries = dict(zip(asked.ids, translate(asked.rows.text.tolist(), plan.target, PIVOT), strict=True))
+    else:
+        where = file_of(plan, "train", plan.target, "train")
+        if not where:
+            wanted = f"--translations, a folder with a train.txt of {len(whole.where_rows(modality='text')):,} English captions"
+            raise CorpusError(f"no machine translations into {plan.target}: give --translator, or {wanted}")
+        rows, pairs, _ = pseudo.from_lines(whole, PIVOT, plan.target, where, file_of(plan, "back", PIVOT, "train"))
+        if where := file_of(plan, "test", PIVOT, "test"):
+            back = pseudo.from_lines(asked, plan.target, PIVOT, where)[0].rows
+            queries = dict(zip(back.labels.map(lambda labels: labels["of"]), back.text, strict=True))
+    pairs = pairs.select(pairs.rows.left.isin(training.rows.id))
+    rows = rows.select(rows.rows.id.isin(pairs.rows.right))
+    wrote = set(zip(people.rows.group, people.rows.text, strict=True))
+    made = rows.where_rows(lang=plan.target).rows
+    same = sum(one in wrote for one in zip(made.group, made.text, strict=True))
+    if 2 * same >= len(made):
+        what = f"{same:,} of {len(made):,} translations into {plan.target} are what people wrote of the same picture"
+        raise CorpusError(f"{what}; no human caption of the target may be trained on: give a machine's translations")
+    flags = Counter(labels.get("flag", "kept") for labels in made.labels)
+    flags["empty"] += len(training.where_rows(modality="text")) - len(made)
+    counts = {name: flags[name] for name in ("kept", "copied", "empty")} | {"as people wrote": same}
+    if not (pairs.rows.weight > 0).any():
+        raise CorpusError(f"translations into {plan.target}: none can be believed, by what comes back of them: {counts}")
+    return rows, pairs, counts, {i: text for i, text in queries.items() if text.strip()}
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A task; features of the English translations of what is asked, and of the frames of videos, where there are such; the
+    towers that are trained; where records are."""
+
+    task: Task
+    queries: Features | inputs.Inputs | None
+    clips: inputs.Inputs | None
+    towers: dict[str, dict]
+    root: Path
+
+    @property
+    def keys(self) -> list[str]:
+        """What a record of this work depends on."""
+        task, tables = self.task, [*self.task.features.values(), *filter(None, (self.queries, self.clips))]
+        frames = (task.pairs.rows, task.asked.rows[["id", "group", "family"]])
+        return [*(table.key for table in tables), *map(records.frame_hash, frames)]
+
+    @property
+    def words(self) -> Work:
+        """With frozen words and frames as sequences, for methods that look at them; each has a tower, that of frames a layer."""
+        old = self.task.features
+        text, queries = (of_tokens(table) if isinstance(table, Features) else table for table in (old["text"], self.queries))
+        features = {"image": self.clips or old["image"], "text": text}
+        sizes = {name: table.width for name, table in features.items() if isinstance(table, inputs.Inputs)}
+        towers = {
+            name: dict(tower="Sequence", width_in=width, width=width, depth=int(name == "image"), longest=512)
+            for name, width in sizes.items()
+        }
+        return replace(self, task=replace(self.task, features=features), queries=queries, towers=towers | self.towers)
+
+
+def prepared(plan: Transfer) -> Work:
+    """The task of a plan, its features computed or read from the cache; prints what it is made of.
+
+    Writes `seen.csv`, the record of what was paired, into the plan's folder, and raises `ValueError` if a picture is in it with
+    a human text of the target.
+    """
+    parts = training, _, asked, _ = captions(plan)
+    made, pairs, counts, queries = machine(plan, *parts)
+    corpus = concatenate([training, made, asked], plan.name)
+    pictured = Pairs.by_group(training, {"modality": "image"}, {"modality": "text"}, f"image-{PIVOT}")
+    parallel = pairs.select(pairs.rows.source == f"{PIVOT}-{plan.target}")
+    pairs = pictured + pairs + augment.through(pictured, parallel, f"image-{plan.target}")
+    seen = cl2cm.seen(pairs, corpus)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    seen.to_csv(plan.folder / "seen.csv", index=False)
+    cl2cm.prove_no_image_target(seen, plan.target)
+    number = training.rows.modality.value_counts()
+    print(f"training: {number['text']:,} English captions of {number['image']:,} pictures or videos")
+    print(f"machine translations: {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
+    print(f"no picture was paired with a human text in {plan.target}: {plan.folder / 'seen.csv'}")
+    print(f"pictures: {plan.image}; texts: {plan.text_encoder}, blocks trained: {plan.blocks}")
+    encoder, clips = text_encoder(plan), plan.features and frames(corpus, plan.features)
+    asked = asked.where_rows(id=list(queries))
+    asked = replace(asked, rows=asked.rows.assign(text=asked.rows.id.map(queries), lang=PIVOT))
+    if clips:
+        images = Features(clips.ids, clips.rows.sum(1) / clips.rows.any(2).sum(1)[:, None])
+    else:
+        images = encode(corpus, image_encoder(plan))
+    task = Task(corpus, {"image": images, "text": encoder(corpus)}, pairs, np.ones(len(pairs), bool), (plan.target,), 0)
+    towers = {"text": {"tower": "PretrainedText", "name": plan.text_encoder}} if plan.blocks else {}
+    return Work(task, encoder(asked) if queries else None, clips, towers, plan.folder)
+
+
+def image_encoder(plan: Transfer) -> Encoder:
+    """open_clip's or transformers', as the words of the option say."""
+    first = plan.image_encoder[0]
+    zoo = len(plan.image_encoder) > 1 or first.startswith(("local-dir:", "hf-hub:"))
+    return OpenClip(*plan.image_encoder).images if zoo else PictureEncoder(first)
+
+
+def text_encoder(plan: Transfer) -> Callable[[Corpus], Features | inputs.Inputs]:
+    """What makes features of texts: vectors, tokens too where a method needs them, or token ids where blocks are trained."""
+    if plan.blocks:
+        return partial(inputs.texts, tokenise=PretrainedText(plan.text_encoder).tokenise)
+    tokens = bool(WITH_WORDS & set(plan.methods or METHODS))
+    return lambda corpus: encode(corpus, SentenceEncoder(plan.text_encoder, tokens=tokens))
+
+
+def encoded(work: Work, aligner: Aligner, translated: bool = False) -> tuple[Corpus, dict[str, Features]]:
+    """What is asked, and where an aligner places it; with `translated`, texts are the English translations of what is asked."""
+    asked, texts = work.task.asked, work.queries if translated else work.task.features["text"]
+    kept, features = asked.select((asked.rows.modality == "image") | asked.rows.id.isin(texts.ids)), {}
+    for modality, table in (("image", work.task.features["image"]), ("text", texts)):
+        ids = kept.where_rows(modality=modality).ids
+        features[modality] = Features(ids, getattr(aligner, f"encode_{modality}")(type(table)(ids, table.take(ids))))
+    return kept, features
+
+
+def placed(work: Work, aligner: Aligner, translated: bool = False) -> pd.DataFrame:
+    """The scores of what is `encoded`."""
+    kept, features = encoded(work, aligner, translated)
+    fixed = Aligner(*(Fixed(table.width) for table in features.values()))
+    return score(fixed, kept, features, Protocol(translate_test=translated))
+
+
+def contrastive(work: Work, recipe: Recipe, folder: Path, over: str) -> pd.DataFrame:
+    """Pictures with English, and besides `over`: "image" with translations as if they were captions, or English with them."""
+    rows = work.task.pairs.rows
+    pairs = work.task.pairs.select(rows.source.isin([f"image-{PIVOT}", f"{over}-{work.task.targets[0]}"]))
+    return placed(work, fit(recipe, work.task.features, pairs, folder)[0])
+
+
+def recorded(work: Work, recipe, make: Callable[[Path], Aligner]) -> Aligner:
+    """What two methods share: an aligner, recorded."""
+
+    def fill(folder: Path) -> None:
+        make(folder).save(folder)
+
+    return Aligner.load(records.get_or_run(recipe, fill, work.keys, work.root, __name__).folder)
+
+
+def teacher(work: Work, recipe: Recipe) -> Aligner:
+    """An aligner of pictures and English alone."""
+    recipe = replace(recipe, name="teacher", terms=clip().terms)
+    return recorded(work, recipe, lambda folder: fit(recipe, work.task.features, work.task.pictured, folder)[0])
+
+
+def m_clip(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
+    """`baselines.m_clip`: translations drawn to where the teacher has the English captions, pictures staying where they are."""
+    master, task = teacher(work, recipe), work.task
+    english, texts = task.training.where_rows(modality="text", lang=PIVOT).ids, task.features["text"]
+    seen = Features(task.features["image"].ids, master.encode_image(task.features["image"]))
+    given = Features(TEACHER + english, master.encode_text(type(texts)(english, texts.take(english))))
+    pairs = task.parallel.assign(left=TEACHER + task.parallel.rows.left)
+    features = {"image": Features.concatenate([seen, given]), "text": texts}
+    student, _ = fit(replace(recipe, fixed=("image",)), features, pairs, folder)
+    return placed(replace(work, task=replace(task, features=features)), student)
+
+
+def translate_test(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
+    """What is asked is translated into English by a machine, and the teacher is asked that."""
+    if not work.queries:
+        raise NotApplicable(UNTRANSLATED)
+    return placed(work, teacher(work, recipe), translated=True)
+
+
+def of_nrccr(work: Work, settings: nrccr.Settings, folder: Path, ensemble: bool) -> pd.DataFrame:
+    """NRCCR: scored together with translate-test, as it is published, or without."""
+    if ensemble and not work.queries:
+        raise NotApplicable(UNTRANSLATED)
+    work = work.words
+    rows = nrccr.samples(work.task.pairs, work.task.targets[0])
+    aligner = recorded(work, settings, lambda inner: nrccr.fit(settings, work.task.features, rows, work.towers, folder=inner)[0])
+    if not ensemble:
+        return placed(work, aligner)
+    kept, back = encoded(work, aligner, translated=True)
+    return nrccr.score_ensemble(kept, *encoded(work, aligner)[1].values(), back["text"], settings.traps)
+
+
+def of_cl2cm(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
+    """CL2CM, a reconstruction: a teacher of English and its translations, whose similarities a student of pictures repeats."""
+    work = work.words
+    task, recipe = work.task, replace(recipe, towers=work.towers)
+    master = cl2cm.teacher(recipe, task.features["text"], task.parallel, folder / "teacher")
+    guide = cl2cm.knowledge(master, task.features["text"], task.pictured)
+    pairs = task.pairs.select(task.pairs.rows.source.str.startswith("image-"))
+    return placed(work, cl2cm.student(recipe, task.features, pairs, guide, folder))
+
+
+METHODS: dict[str, tuple[Callable[[Work, object, Path], pd.DataFrame], object]] = {
+    "pseudo-pairs": (partial(contrastive, over="image"), clip(name="pseudo-pairs")),
+    "pivot": (partial(contrastive, over=PIVOT), clip(name="pivot")),
+    "M-CLIP": (m_clip, clip(name="M-CLIP", **DISTIL)),
+    "translate-test": (translate_test, clip(name="translate-test")),
+    "CL2CM": (of_cl2cm, replace(cl2cm.METHODS["CL2CM"][1], batch_pairs=128)),
+    "NRCCR": (partial(of_nrccr, ensemble=True), nrccr.Settings()),
+    "NRCCR, no ensemble": (partial(of_nrccr, ensemble=False), nrccr.Settings()),
+}
+WITH_WORDS = {"CL2CM", "NRCCR", "NRCCR, no ensemble"}
+
+
+def run(plan: Transfer) -> tuple[dict[str, list[pd.DataFrame]], dict[str, str]]:
+    """The scores of each method, one table a seed, and why a method has none; each recorded, so that a second call goes on."""
+    work, found, lacking = prepared(plan), {}, {}
+    for name, seed in product(plan.methods or METHODS, range(max(1, plan.seeds))):
+        method, recipe = METHODS[name]
+        changes = {"seed": seed} | ({"epochs": plan.epochs} if plan.epochs else {})
+        if isinstance(recipe, nrccr.Settings):
+            changes["trained"] = plan.blocks or "all"  # all of what comes after frozen tokens
+        elif plan.blocks:
+            changes |= {"towers": work.towers, "train_towers": plan.blocks, "tower_learning_rate": 1e-4, "batch_pairs": 128}
+        recipe = replace(recipe, **changes)
+
+        def make(folder: Path, method=method, recipe=recipe) -> None:
+            method(work, recipe, folder).to_parquet(folder / "scores.parquet")
+            (folder / "seen.csv").write_bytes((plan.folder / "seen.csv").read_bytes())
+
+        try:
+            record = records.get_or_run(recipe, make, [name, *work.keys], plan.folder, __name__)
+            found.setdefault(name, []).append(record.scores)
+            print(f"{name}, seed {seed}: {record.environment['seconds']:.0f} s, {record.folder}")
+        except NotApplicable as reason:
+            lacking[name] = str(reason)
+    return found, lacking
+
+
+def figures(found: Mapping[str, list[pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`method, measure, here, low, high` of each measure, and of every two methods the paired test of their SumR.
+
+    In per cent; every picture counts once, however many captions it has; intervals are over pictures (families), and over seeds
+    where there are three or more (two are averaged). p is the larger of bootstrap and permutation, p_holm corrected for all.
+    """
+    tables = [[per_picture(scores) for scores in of] for of in found.values()]
+    index = tables[0][0].index
+    values = np.array([[one.loc[index].to_numpy().T for one in of] for of in tables]).transpose(0, 2, 1, 3)
+    values = values if values.shape[2] > 2 else values.mean(2, keepdims=True)
+    drawn = significance.pairwise(values, index.get_level_values("family").to_numpy(), DRAWS)
+    table = pd.DataFrame(drawn, columns=["method", "other", "measure", "here", "low", "high", "p", "p_flipped", "smallest"])
+    table = table[table.measure < len(MEASURES)].sort_values(["method", "other", "measure"])  # behind them, their mean
+    table = table.assign(measure=table.measure.map(MEASURES.__getitem__), p=table[["p", "p_flipped"]].max(axis=1))
+    table[["method", "other"]] = table[["method", "other"]].map(list(found).__getitem__)
+    tests = table[(table.method != table.other) & (table.measure == "SumR")].rename(columns={"here": "difference"})
+    tests = tests.assign(p_holm=significance.holm(tests.p.to_numpy()) if len(tests) else [])
+    kept = ["method", "other", "difference", "low", "high", "p", "p_holm"]
+    return table[table.method == table.other][["method", "measure", "here", "low", "high"]], tests[kept]
+
+
+def per_picture(scores: pd.DataFrame) -> pd.DataFrame:
+    """`MEASURES` in per cent, a row per picture (and its family): what a picture's captions reach on average."""
+    index = ["query", "family"]
+    hits = {k: per_query(scores, f"R@{k}").pivot(index=index, columns="direction", values="value") for k in (1, 5, 10)}
+    table = pd.concat([100 * part.add_suffix(f" R@{k}") for k, part in hits.items()], axis=1)
+    return table.assign(SumR=table.sum(axis=1))[MEASURES]
+
+
+def show(plan: Transfer) -> None:
+    """Run a plan and print its figures beside the published ones; write them as CSV, with the tests, into its folder."""
+    found, lacking = run(plan)
+    if not found:
+        raise NotApplicable("; ".join(f"{name}: {why}" for name, why in lacking.items()))
+    table, tests = figures(found)
+    gallery = int(next(iter(found.values()))[0].query("direction == 'text→image'")["size"].max())
+    here = {"version": plan.version or "task1" * (plan.name == "multi30k"), "image": plan.image, "gallery": gallery}
+    table = beside(table, published(plan.name, plan.target), here)
+    for name, one in (("figures", table), ("tests", tests)):
+        one.to_csv(plan.folder / f"{name}.csv", index=False)
+    print(f"\n{plan.name}, {plan.target}, in per cent; in figures.csv and tests.csv of {plan.folder} too\n\n{listed(table)}\n")
+    print(*(f"{name}: n/a, {why}" for name, why in lacking.items()), sep="\n")
+    print(*(f"protocol of {name}: {report.protocol(pd.concat(of))}" for name, of in found.items()), sep="\n")
+    print(f"\nSumR, every two methods, paired over pictures; p_holm is corrected for all of them\n\n{listed(tests)}")
+    print(f"\npublished on this set and target\n\n{listed(published(plan.name, plan.target))}")
+
+
+def listed(table: pd.DataFrame) -> str:
+    """A table as text, its sources below: one decimal, four of a p, nothing where there is no number."""
+    small = {name: "{:.4f}".format for name in ("p", "p_holm") if name in table}
+    shown = table.drop(columns="source", errors="ignore").to_string(index=False, na_rep="", float_format="%.1f", formatters=small)
+    return "\n".join([shown, *(f"published: {one}" for one in table.get("source", pd.Series(dtype=str)).unique())])

@@ -58,9 +58,11 @@ def top_k(
 
         _tiles(queries, gallery, penalty, visit)
         return scores, indices
-    for rows, similarity in blocks(queries, gallery, penalty):
-        best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        scores[rows], indices[rows] = np.take_along_axis(similarity, best, 1), best
+    for rows, block in blocks(queries, gallery, penalty):
+        for row, of in enumerate(block, rows.start):
+            near = np.flatnonzero(of >= np.partition(of, -k)[-k]) if 0 < k < len(of) else np.arange(len(of))
+            indices[row] = near[np.argsort(-of[near], kind="stable")[:k]]
+            scores[row] = of[indices[row]]
     return scores, indices
 
 
@@ -188,6 +190,9 @@ def _checked(queries, gallery, penalty=None):
     if penalty.shape != (len(gallery),):
         raise ValueError(f"penalty {penalty.shape} must be ({len(gallery)},), a number for each gallery item")
     for name, values in (("queries", queries), ("gallery", gallery), ("penalty", penalty)):
+        with np.errstate(all="ignore"):
+            if np.isfinite(values.sum()):  # which needs no second table, unlike the look for the row
+                continue
         if not (finite := np.isfinite(values)).all():
             raise ValueError(f"{name}, row {np.argwhere(~finite)[0][0]}: not a finite number")
     return queries, gallery, penalty

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -41,6 +41,32 @@ def one_word_many_languages(
     label = '<b>{}</b><br><span style="color:{}">{}</span>'.format
     labels = {label(escaped(of[0], 24), language_colour(lang), language_name(lang)): of[1] for lang, of in words.items()}
     return _panels(picture, labels, title, header, height=340, top=132)
+
+
+def transport(
+    plans: Mapping[str, Weights], words: Sequence[str], others: Sequence[Sequence[str]], title: str, header: str = ""
+) -> go.Figure:
+    """Plans {label: (a, b)} of the same a `words` against the b words of each of `others`, side by side under one scale.
+
+    A plan is drawn as the share of each word's mass, so that a row sums to 1; the greatest of a row has a frame. Raises
+    `ValueError` for a plan of another shape than its words.
+    """
+    figure = make_subplots(1, len(plans), subplot_titles=[escaped(label, 60) for label in plans], horizontal_spacing=0.12)
+    for column, ((label, plan), spoken) in enumerate(zip(plans.items(), others, strict=True), 1):
+        plan, place = np.asarray(plan, np.float32), {"row": 1, "col": column}
+        if plan.shape != (len(words), len(spoken)):
+            raise ValueError(f"{label}: a plan {plan.shape} of {len(words)} words against {len(spoken)}")
+        share = plan / plan.sum(1, keepdims=True)
+        figure.add_heatmap(z=share, coloraxis="coloraxis", texttemplate="%{z:.2f}", hoverinfo="skip", **place)
+        for row, best in enumerate(share.argmax(1)):
+            ends = {"x0": best - 0.5, "x1": best + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+            figure.add_shape(type="rect", **ends, line={"color": ORANGE, "width": 3}, **place)
+        figure.update_xaxes(tickvals=list(range(len(spoken))), ticktext=[escaped(word, 16) for word in spoken], **place)
+        figure.update_yaxes(tickvals=list(range(len(words))), ticktext=[escaped(word, 16) for word in words], **place)
+    dress(figure, title, header, height=160 + 44 * len(words))
+    bar = {"thickness": 12, "title": "share", "outlinewidth": 0, "nticks": 5}
+    figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1, "colorbar": bar}, margin_t=112)
+    return figure.update_xaxes(showgrid=False, ticks="").update_yaxes(autorange="reversed", showgrid=False, ticks="")
 
 
 def _panels(picture: Image.Image, panels: Mapping[str, Weights], title: str, header: str, height: int, top: int) -> go.Figure:

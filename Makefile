@@ -49,8 +49,9 @@ bench: data  ## the numbers of the README, printed
 study: data  ## methods × noise × parallel text × languages × folds; FINAL=1 opens the test scores, and logs it
 	@$(BIN)/python bench/study.py $(if $(FINAL),--final)
 
-text: data  ## real text: adaptive methods and baselines, ten minutes or more; then transfer from an English TEACHER=folder
+text: data  ## real text: adaptive methods, a teacher of captions, transfer from an English TEACHER=folder; half an hour or more
 	@$(BIN)/python bench/text_eval.py
+	@$(BIN)/python bench/teacher_text.py
 	@$(BIN)/python bench/text_transfer.py $(if $(TEACHER),--teacher "$(TEACHER)")
 
 tune: data  ## the same small search for every method, on validation families of fold 0

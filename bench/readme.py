@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import product
 from pathlib import Path
 
 import nbformat
@@ -229,6 +230,42 @@ def crossed(folder: Path) -> str:
     return "\n\n".join([*parts, "Printed by `make study FINAL=1`."])
 
 
+def span(values, digits: int = 3) -> str:
+    """`value [low, high]`."""
+    return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values[:3], d=digits)
+
+
+def sentences(facts: dict) -> str:
+    """What `make text` found on sentences of SIB-200: a row per method, with what the whole method is made of."""
+    tables = {(table["direction"], table["metric"]): pd.DataFrame(table["table"]) for table in facts["tables"]}
+    columns = [("to English", "R@1"), ("from English", "R@1"), ("to English", "mean rank"), ("to English, CSLS", "R@1")]
+    heads, parts = [], []
+    for lang, (way, metric) in product(("swh_Latn", "sin_Sinh"), columns):
+        table = tables[way, metric].query("lang == @lang").set_index("method")
+        heads.append(f"{NAMES[lang]} {way}, {metric}")
+        parts.append([span(row, 1 if metric == "mean rank" else 3) for row in table[["value", "low", "high"]].to_numpy()])
+    lines = ["| method | " + " | ".join(heads) + " |", "|---" + "|---:" * len(heads) + "|"]
+    lines += [f"| {method} | {' | '.join(cells)} |" for method, cells in zip(table.index, zip(*parts, strict=True), strict=True)]
+    made = (
+        f"{int(table.queries.max()):,} sentences a language; in brackets 95 % intervals over them and {table.seeds.max()} seeds"
+    )
+    return "\n".join([*lines, "", f"{made}. Parts chosen on held-out training sources: {', '.join(facts['parts'])}."])
+
+
+def taught(facts: dict) -> str:
+    """What words add to a teacher of sentences, on Multi30K's captions and on gold word alignments, a row per question."""
+    lines = ["| pairs | asked | letter n-grams | sentences | and words | words less sentences |", "|---|---|---:|---:|---:|---:|"]
+    for row in facts["lines"]:
+        means = row["language"] == "mean" and row["asked"] == "to English" and row["metric"] in ("R@1", "mean rank")
+        if means or row["metric"] == "AER":
+            digits = 1 if row["metric"] == "mean rank" else 3
+            cells = [span(row[name], digits) for name in ("letter n-grams", "sentence level", "sentence and word level")]
+            where = "" if row["language"] == "mean" else f", {languages.info(row['language']).name}"
+            name = f"{row['asked']}, {row['metric']}{where}"
+            lines.append(f"| {row['pairs']} | {name} | {' | '.join([*cells, span(row['words less sentences'], digits)])} |")
+    return "\n".join([*lines, "", f"{facts['captions']:,} captions of each language in training, {len(facts['seeds'])} seeds."])
+
+
 def towers(facts: dict) -> str:
     """What towers from scratch reach on scenes, a row per language with Wilson's 95 % intervals."""
     lines = ["| language | finds its picture among | R@1 | among 16 alike |", "|---|---|---|---|"]
@@ -295,6 +332,9 @@ def main() -> int:
         blocks["crossed"] = crossed(ROOT / "build" / "study")
     if (measured := ROOT / "build" / "bench" / "towers.json").exists():
         blocks["towers"] = towers(json.loads(measured.read_text()))
+    for name, block in {"transfer": sentences, "teacher": taught}.items():
+        if (measured := ROOT / "build" / "text" / f"{name}.json").exists():
+            blocks[block.__name__] = block(json.loads(measured.read_text()))
     readme = ROOT / "README.md"
     readme.write_text(fill(readme.read_text(encoding="utf-8"), blocks), encoding="utf-8")
     print(f"filled {', '.join(blocks)}")

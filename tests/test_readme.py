@@ -228,6 +228,28 @@ def test_the_crossed_methods_are_told_by_sum_with_the_rest_folded_away(tmp_path)
     assert said.index("how to read SumR") < said.index("| table of R@1 |") < said.index("</details>")
 
 
+def test_real_text_is_told_a_row_per_method_and_a_row_per_question():
+    table = [
+        {"method": method, "lang": lang, "value": value, "low": 0.1, "high": 0.9, "queries": 1004, "seeds": 3}
+        for method, value in {"CLIP loss": 0.25, "whole method": 0.5}.items()
+        for lang in ("sin_Sinh", "swh_Latn", "mean")
+    ]
+    asked = [("to English", "R@1"), ("from English", "R@1"), ("to English", "mean rank"), ("to English, CSLS", "R@1")]
+    facts = {"parts": ["rarity"], "tables": [{"direction": way, "metric": metric, "table": table} for way, metric in asked]}
+    lines = readme.sentences(facts).splitlines()
+    assert len(lines) == 6 and lines[0].count("Swahili") == lines[0].count("Sinhala") == 4
+    row = "| whole method | 0.500 [0.100, 0.900] | 0.500 [0.100, 0.900] | 0.5 [0.1, 0.9] |"
+    assert lines[3].startswith(row) and "1,004 sentences" in lines[5] and "3 seeds" in lines[5] and "rarity" in lines[5]
+    values = dict.fromkeys(("letter n-grams", "sentence level", "sentence and word level"), [0.5, 0.4, 0.6])
+    row = {"pairs": "human", "asked": "to English", "metric": "R@1", "language": "mean", **values}
+    others = [row | {"language": "deu_Latn"}, row | {"asked": "word links", "metric": "AER", "language": "fra_Latn"}]
+    told = [of | {"words less sentences": [-0.1, -0.2, 0.0, 0.04]} for of in (row, *others)]
+    lines = readme.taught({"lines": told, "captions": 1000, "seeds": [0, 1, 2]}).splitlines()
+    assert (
+        len(lines) == 6 and "to English, R@1 |" in lines[2] and "AER, French" in lines[3] and "-0.100 [-0.200, 0.000]" in lines[3]
+    )
+
+
 def test_the_whole_method_is_told_with_what_it_loses_without_each_part(tmp_path):
     (tmp_path / "tables").mkdir()
     for metric in ("R@1", "mean-rank"):

@@ -167,7 +167,7 @@ def overview(folder: Path) -> str:
     value = {key: table.value.to_numpy()[at].mean() for key, at in groups.items()}
     width = {key: np.ptp(np.quantile(means[:, at].mean(axis=1), [0.025, 0.975])) / 2 for key, at in groups.items()}
     once = {method: value[method, "clean"] for method in sweep.WITHOUT_PARALLEL if (method, "clean") in value}
-    order = sorted({m for m, _ in value}, key=lambda m: (m in sweep.REFERENCES, -value.get((m, OVER_BY), once.get(m, 0))))
+    order = sorted({m for m, _ in value}, key=lambda m: (m in sweep.REFERENCES, -value.get((m, OVER_BY), once.get(m, 0)), m))
     lines = ["| MRR, mean of languages | " + " | ".join(OVER.values()) + " |", "|---" + "|---:" * len(OVER) + "|"]
     for method in order:
         cells = (value.get((method, condition), once.get(method)) for condition in OVER)

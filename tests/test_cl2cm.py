@@ -165,6 +165,16 @@ def test_one_human_caption_beside_a_picture_breaks_the_proof():
     cl2cm.prove_no_image_target(cl2cm.seen(told.assign(weight=(told.rows.source != "leak") * 1.0), corpus), "swh_Latn")
 
 
+def test_a_text_of_another_target_is_no_way_to_a_picture():
+    corpus, pairs = captioned()
+    rows = corpus.rows.assign(lang=corpus.rows.lang.replace("eng_Latn", "sin_Sinh"))
+    human = Pairs(pairs.rows.replace({"m0": "h0", "m1": "h1"}))
+    table = cl2cm.seen(human, Corpus(rows, "no English"))
+    for target in ("swh_Latn", "sin_Sinh"):
+        with pytest.raises(ValueError, match=f"human texts in {target}"):
+            cl2cm.prove_no_image_target(table, target, stand_in=True)
+
+
 def test_a_stand_in_may_be_seen_through_its_caption_alone():
     corpus, pairs = captioned()
     human = Pairs(pairs.rows.replace({"m0": "h0", "m1": "h1"}))

@@ -49,13 +49,13 @@ from xmalign_lab.train import fit
 LAMBDA, TAU, OMEGA = 2.0, 0.1, 0.1
 
 
-def seen(pairs: Pairs, corpus: Corpus) -> pd.DataFrame:
+def seen(pairs: Pairs, corpus: Corpus, pivot: str = "eng_Latn") -> pd.DataFrame:
     """What a run is told: a row per kind of pair of weight above 0, and how many there are of it.
 
     Columns left modality, left lang, right modality, right lang, made, source, pairs, through. `made` is "machine" where the
     labels of one of the two say {"made": "machine"}, else "human"; a picture's lang is "". `through` counts the pairs that
-    follow from two others of the table, as x–z does from x–y and y–z. `CorpusError` for an id that is not in the corpus: what
-    the `pairs.parquet` of a run's folder names must be there to be looked at.
+    follow from two others of the table, as x–z does from x–y and y–z where y is a text of `pivot`. `CorpusError` for an id that
+    is not in the corpus: what the `pairs.parquet` of a run's folder names must be there to be looked at.
     """
     rows, known = pairs.rows[pairs.rows.weight > 0], corpus.rows.set_index("id")
     sides = [rows[side].astype(str).to_numpy(object) for side in ("left", "right")]
@@ -65,13 +65,15 @@ def seen(pairs: Pairs, corpus: Corpus) -> pd.DataFrame:
     left, right = np.split(at, 2)
     a, b = left[left != right], right[left != right]  # a text beside its own copy leads nowhere
     linked = sparse.csr_matrix((np.ones(2 * len(a)), (np.r_[a, b], np.r_[b, a])), shape=[len(names)] * 2)
+    between = np.flatnonzero(known.lang.loc[names] == pivot)
+    ways = linked[:, between] @ linked[between]
     kinds, made = {}, np.zeros(len(rows), bool)
     for side, ids in zip(("left", "right"), sides, strict=True):
         of = known.loc[ids]
         kinds |= {f"{side} {what}": of[what].to_numpy(object) for what in ("modality", "lang")}
         made |= [labels.get("made") == "machine" for labels in of.labels]
     kinds |= {"made": np.where(made, "machine", "human"), "source": rows.source.to_numpy(object)}
-    table = pd.DataFrame(kinds | {"through": np.asarray((linked @ linked)[left, right]).ravel() > 0})
+    table = pd.DataFrame(kinds | {"through": np.asarray(ways[left, right]).ravel() > 0})
     return table.groupby(list(kinds)).through.agg(pairs="size", through="sum").reset_index()
 
 

@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from xmalign_lab import profile, records, similarity
 from xmalign_lab.baselines import clip, need_parallel
 from xmalign_lab.batches import Tables
-from xmalign_lab.cl2cm import prove_no_image_target, pseudo, seen
+from xmalign_lab.cl2cm import prove_no_image_target, seen
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.classic import words
 from xmalign_lab.encoders.features import Features
@@ -130,7 +130,7 @@ class TextHead(TowerHead):
         return tokens, self.drop(self.before(self.enter(tokens) + self.places[: tokens.shape[1]])), mask
 
     def attended(self, x: Tensor, other: Tensor, mask: Tensor, residual: bool) -> Tensor:
-        """What x (b, t, inner) makes of `other` (b, u, inner), looking where its mask (b, u) holds."""
+        """What x (b, t, inner) makes of `other` (b, u, inner), where its mask (b, u) holds; scaled by its values' width."""
         query, key = self.look(x).chunk(2, -1)[0], self.look(other).chunk(2, -1)[1]
         parts = [part.unflatten(-1, (self.settings["heads"], -1)).transpose(1, 2) for part in (query, key, self.seen(other))]
         drop, scale = 0.1 * self.training, parts[2].shape[-1] ** -0.5
@@ -291,9 +291,8 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             text = TextHead(dict(towers["text"]), **sizes, padding=settings.traps.padding)
-            visual = VisualHead(
-                dict(towers.get("image", frozen | {"seed": settings.seed})), settings.dim, settings.dropout, settings.traps.cut
-            )
+            looks = dict(towers.get("image", frozen | {"seed": settings.seed}))
+            visual = VisualHead(looks, settings.dim, settings.dropout, settings.traps.cut)
             discriminator = critic(text.enter[0].normalized_shape[0])
         text.freeze(settings.trained)
         self.aligner = Aligner(visual, text)
@@ -400,8 +399,7 @@ def score_ensemble(corpus: Corpus, images: Features, direct: Features, back: Fea
             words_of, pictures = ensembled(*sides, traps.ensemble, traps.minmax)
             spaces = {"image": Features(shown.id, pictures), "text": Features(asked.id, words_of)}
             part = corpus.select(corpus.rows.id.isin([*shown.id, *asked.id]))
-            fixed = Aligner(*[Fixed(pictures.shape[1])] * 2)
-            parts.append(score(fixed, part, spaces, Protocol(translate_test=True)))
+            parts.append(score(Aligner(*[Fixed(pictures.shape[1])] * 2), part, spaces, Protocol(translate_test=True)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -420,13 +418,15 @@ def run(task: Task, recipe: Recipe, ensemble: bool = False, settings: Settings =
     trained on is proved as in `cl2cm.run`. The run is recorded, as both ways of scoring share it.
     """
     need_parallel(task, "nothing to translate with")
-    keywords = task.corpus.where_rows(kind="keywords").ids
-    task = replace(task, pairs=task.pairs.select(~task.pairs.rows[["left", "right"]].isin(keywords).any(axis=1)))
-    told = seen(pseudo(task) + task.parallel, task.corpus)
+    listed = task.pairs.rows[["left", "right"]].isin(task.corpus.where_rows(kind="keywords").ids).any(axis=1)
+    task = replace(task, pairs=task.pairs.select(~listed))
+    rows = [samples(task.pairs, target, task.pivot).assign(way=target + ":") for target in task.targets]
+    rows = pd.concat(rows, ignore_index=True).assign(back=lambda of: of.way + of.target).drop(columns="way")
+    ties = [("image", "source"), ("source", "target"), ("image", "target")]
+    ties = [pd.DataFrame({"left": rows[a], "right": rows[b], "source": f"{a}-{b}"}) for a, b in ties]
+    told = seen(Pairs(pd.concat(ties).drop_duplicates()), task.corpus, task.pivot)
     for target in task.targets:
         prove_no_image_target(told, target, stand_in=True)
-    rows = {target: samples(task.pairs, target, task.pivot) for target in task.targets}
-    rows = pd.concat([some.assign(back=target + ":" + some.target) for target, some in rows.items()], ignore_index=True)
     text_of = task.corpus.lookup("text")
     asked = task.asked.where_rows(modality="text", kind=["name", "caption"]).rows
     used = {i: text_of[i] for i in [*rows.source, *rows.target, *asked.id]}

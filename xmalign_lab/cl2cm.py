@@ -174,7 +174,8 @@ def matched_words(task: Task, aligner: Aligner, least: float = 0.3) -> tuple[Fea
     A word's vector is what `aligner` makes of it alone, P the plan of a pair of texts with a and b words. Over all pairs of
     texts of a language the mass m_st = Σ min(a, b) P_st of words s and t gives the weight 2 m_st / (n_s + n_t), n counting the
     texts with the word; what is below `least` is left out. A wrong translation recurs less than a right one, so that the sum
-    bears noise that a single plan does not. Training with these pairs lowers <P, C> with P held as it was.
+    bears noise that a single plan does not; but words that occur once, and words copied into the translation, are believed.
+    The retrieval loss over these pairs stands in the place of ω <P, C>.
     """
     spelled, found = {}, []
     for target in task.targets:
@@ -218,7 +219,7 @@ def _words(task: Task, aligner: Aligner, lang: str, ids: pd.Series) -> tuple:
 
 
 def run(task: Task, recipe: Recipe, parts: Collection[str] = ()) -> pd.DataFrame:
-    """A row of the study: a student on `pseudo` pairs and the parallel ones, with the `PARTS` that are asked.
+    """A row of the study: a student on `pseudo` pairs and the parallel ones (L(S, T) too), with the `PARTS` that are asked.
 
     "words": the teacher learns from `matched_words` too. "start": the student's text head starts as the teacher's.
     "distillation": L_rel. All on text features of two levels (`lowresource.leveled`). The texts in target languages stand for

@@ -153,7 +153,7 @@ def here(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(crossmodal, "DRAWS", 500)
+    monkeypatch.setattr(reproduce, "DRAWS", 500)
 
 
 # What is published
@@ -167,7 +167,7 @@ def test_published_figures_add_up_and_none_is_of_a_method_whose_figures_nobody_c
     by = ["set", "version", "method", "language", "image", "trained"]
     wide = known[known.measure != "average recall"].pivot(index=by, columns="measure", values="published")
     whole = wide.dropna()
-    assert len(whole) == 7 and set(wide.columns) == set(crossmodal.MEASURES)
+    assert len(whole) == 7 and set(wide.columns) == set(reproduce.MEASURES)
     assert (whole.drop(columns="SumR").sum(axis=1) - whole.SumR).abs().max() < 0.11, "rounded once more than the sum"
     mean = known[known.measure == "average recall"].published
     assert mean.between(0, 100).all() and len(mean) == 2 * 4 * (4 + 3)
@@ -186,7 +186,7 @@ def test_a_figure_stands_beside_ours_only_where_set_image_encoder_and_gallery_ar
 
     same = cells()
     assert same.published[:2].tolist() == [438.7, 52.3] and same.published[2:].isna().all()
-    assert same.why.tolist() == ["mean with translate-test"] * 2 + ["figures not confirmed in a primary source", "none confirmed"]
+    assert same.why.tolist() == ["mean with translate-test"] * 2 + ["figures not confirmed in a primary source", "ours"]
     assert cells(image="ResNet-152").published[0] == 303.6 and cells(version="task2").published[0] == 467.1
     for change, said in (
         ({"gallery": 6}, "published with gallery 1000, not 6"),
@@ -227,15 +227,15 @@ def scores(seed, captions=1, pictures=12):
 def test_figures_are_means_over_pictures_with_intervals_and_tests_between_methods():
     found = {"a": [scores(0, 3)], "b": [scores(1, 3)], "c": [scores(0, 3)]}
     table, tests = crossmodal.figures(found)
-    assert table.groupby("method").measure.agg(list).tolist() == [crossmodal.MEASURES] * 3
+    assert table.groupby("method").measure.agg(list).tolist() == [reproduce.MEASURES] * 3
     for name, (one,) in found.items():
         of = table[table.method == name].set_index("measure")
-        for measure in crossmodal.MEASURES[:6]:
+        for measure in reproduce.MEASURES[:6]:
             direction, k = measure.split(" R@")
             part = one[one.direction == direction]
             by_hand = [100 * (part["rank"][part["query"] == f"p{n}"] <= int(k)).mean() for n in range(12)]
             assert of.here[measure] == pytest.approx(np.mean(by_hand))
-        assert of.here["SumR"] == pytest.approx(of.here[crossmodal.MEASURES[:6]].sum())
+        assert of.here["SumR"] == pytest.approx(of.here[reproduce.MEASURES[:6]].sum())
         assert (of.low <= of.here).all() and (of.here <= of.high).all() and (of.low < of.high).any()
     assert tests[["method", "other"]].values.tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
     ab, ac, _ = tests.itertuples()
@@ -292,7 +292,19 @@ def test_multi30k_from_line_files_to_a_table_beside_the_published_and_on_after_a
     assert [line.split(":")[0] for line in on] == ["protocol of translate-test", "protocol of NRCCR"]
     assert set(seen.made[seen["right lang"] == "deu_Latn"]) == {"machine"}
     assert set(seen.source) == {"image-eng_Latn", "eng_Latn-deu_Latn", "eng_Latn-eng_Latn", "image-deu_Latn"}
-    assert len([*out.glob("*/seen.csv")]) == 7, "each run's record has it too"
+    recipes = {path.parent: json.loads(path.read_text()) for path in out.glob("*/recipe.json")}
+    told = {recipes[path.parent].get("name", "NRCCR"): set(pd.read_csv(path).source) for path in out.glob("*/seen.csv")}
+    there, text = {"image-eng_Latn", "eng_Latn-deu_Latn"}, {"image-deu_Latn"}
+    assert told.pop("pivot") == told.pop("M-CLIP") == there, "no picture with German"
+    assert told.pop("teacher") == told.pop("translate-test") == {"image-eng_Latn"}, "no German at all"
+    assert told == {"pseudo-pairs": text | {"image-eng_Latn"}, "CL2CM": there | text, "NRCCR": set(seen.source)}
+    assert (
+        "weighs pairs with translations, but not in NRCCR" in printed
+        and "128 a batch, 1 epochs, text encoder frozen, tokens" in printed
+    )
+    assert beside.why.iloc[0] == "mean with translate-test; text encoder frozen here; last epoch, no validation stop"
+    student = next(recipe for recipe in recipes.values() if recipe.get("name") == "CL2CM")
+    assert student["relations"] == {"image-eng_Latn": {"info_nce": 1.0}}, "what is distilled is of pictures with German"
     before = made(out)
     broken = next(path for path in before if "pivot" in (path.parent / "recipe.json").read_text())
     broken.unlink()
@@ -319,7 +331,7 @@ def test_coco_is_asked_on_coco_cn_and_on_stair_and_never_trained_on_what_is_aske
     printed = capsys.readouterr().out
     assert f"{trained} English captions of {trained} pictures" in printed, "picture 3 is asked in COCO-CN, and COCO trains on it"
     assert f"galleries of {asked}–{2 * asked} items" in printed, "two captions each"
-    assert ("pivot, seed 1: " in printed) == (target == "ja")
+    assert ("pivot, seed 1: " in printed) == ("NRCCR's cycle is L_tri(S, S)" in printed) == (target == "ja")
     assert ("translate-test: n/a, no English translations" in printed) == ("translate-test" in methods)
     table, _, seen = rows_of(out)
     assert set(table.method) == {*methods} - {"translate-test", "NRCCR"} and table.published.isna().all()
@@ -355,9 +367,11 @@ def test_a_model_of_random_weights_is_not_believed(multi30k, models, tmp_path, c
 # What must be refused
 
 
-def test_human_captions_of_the_target_are_no_translations(multi30k, models, tmp_path, capsys):
+@pytest.mark.parametrize("changed", [str, lambda text: text.lower().replace(",", " ,").replace(": ", " &#58; ")])
+def test_human_captions_of_the_target_are_no_translations(multi30k, models, tmp_path, capsys, changed):
     root, told = multi30k
-    (told / "train.txt.gz").write_bytes((root / "data/task1/raw/train.de.gz").read_bytes())
+    human = gzip.decompress((root / "data/task1/raw/train.de.gz").read_bytes()).decode()
+    write(told / "train.txt.gz", changed(human))
     more = ["--image-encoder", models["vit"], "--translations", told]
     assert transfer(models, "multi30k", "de", root, tmp_path / "out", *more) == 1
     said = capsys.readouterr().err
@@ -365,11 +379,37 @@ def test_human_captions_of_the_target_are_no_translations(multi30k, models, tmp_
     assert not made(tmp_path / "out")
 
 
+def test_captions_of_every_version_are_compared_and_the_few_that_are_the_same_left_out(multi30k, models, tmp_path, capsys):
+    root, told = multi30k
+    write(root / "data/task1/tok/train.lc.norm.tok.de", as_lines(f"tokenised , {n}" for n in range(24)))
+    write(told / "train.txt.gz", as_lines(f"Tokenised, {n}" if n < 9 else f"eine Maschine {n}" for n in range(24)))
+    plan = crossmodal.Transfer("multi30k", "deu_Latn", root, translations=told)
+    parts = crossmodal.captions(plan)
+    rows, pairs, counts, _ = crossmodal.machine(plan, *parts)
+    assert counts == {"kept": 15, "copied": 0, "empty": 0, "as people wrote, out of 24": 9}
+    assert not any("okenised" in text for text in rows.rows.text) and set(pairs.rows.right) == set(rows.ids)
+    assert pairs.rows.left.nunique() == 15
+    made = rows.where_rows(lang="deu_Latn").rows.assign(
+        group=["elsewhere"] * 5 + [*rows.where_rows(lang="deu_Latn").rows.group[5:]]
+    )
+    assert reproduce.as_people_wrote(made, "multi30k", "deu_Latn", root)[1] == 10, "only pictures that people captioned count"
+    (told / "back.txt").unlink()
+    assert crossmodal.machine(plan, *parts)[1].rows.score.isna().all()
+
+
+def test_a_set_whose_figure_is_of_one_measure_says_so_and_an_unknown_gallery_is_blank():
+    known = crossmodal.published("coco", "jpn_Jpan")
+    ours = pd.DataFrame({"method": ["NRCCR", "pivot"], "measure": ["image→text R@1"] * 2})
+    assert reproduce.beside(ours, known, {}).why.tolist() == ["not given by the source", "ours"]
+    shown = crossmodal.listed(known[["method", "gallery", "source"]].head(1)).splitlines()
+    assert shown[1].split() == ["NRCCR"]
+
+
 def test_a_picture_paired_with_a_human_caption_of_the_target_stops_everything(multi30k, models, tmp_path, capsys, monkeypatch):
     real = crossmodal.machine
 
-    def sneaking(plan, training, whole, asked, people):
-        rows, pairs, counts, queries = real(plan, training, whole, asked, people)
+    def sneaking(plan, training, whole, asked):
+        rows, pairs, counts, queries = real(plan, training, whole, asked)
         human = rows.rows.assign(labels=[{} for _ in range(len(rows))])
         picture = training.rows.id[training.rows.modality == "image"].iloc[0]
         text = rows.where_rows(lang="deu_Latn").ids[0]
@@ -388,6 +428,9 @@ def test_a_picture_paired_with_a_human_caption_of_the_target_stops_everything(mu
     [
         ("longer", r"train.txt.gz, line 25: .*25 lines, 24 texts"),
         ("shorter", r"test.txt, line 6: .*5 lines, 6 texts"),
+        ("blank", r"test.txt, line 3: no text for 'multi30k:1028_\w+#0:deu_Latn'; 1 of 6 have none"),
+        ("folder", r"nowhere: there is no such folder; --translations names one with a train.txt"),
+        ("model", r"no-model"),
         ("captions", r"train.de.gz, line 24: the file has 23 lines where .*train.txt has 24"),
         ("picture", r"\.jpg: 1 of 24 pictures are not there; you need the pictures of Flickr30k"),
         ("none", r"no machine translations into deu_Latn: give --translator, or --translations, .* 24 English captions"),
@@ -399,14 +442,18 @@ def test_bad_files_are_named_before_anything_is_trained(multi30k, models, tmp_pa
         write(told / "train.txt.gz", as_lines(map(str, range(25))))
     elif harm == "shorter":
         write(told / "test.txt", as_lines("abcde"))
+    elif harm == "blank":
+        write(told / "test.txt", as_lines([*"ab", " ", *"cde"]))
     elif harm == "captions":
         write(root / "data/task1/raw/train.de.gz", as_lines(GERMAN[:5] * 4 + GERMAN[:3]))
     elif harm == "picture":
         next((root / "flickr30k-images").glob("1005_*")).unlink()
-    more = ["--image-encoder", models["vit"], *(["--translations", told] if harm != "none" else [])]
+    eye, told = tmp_path / "no-model" if harm == "model" else models["vit"], tmp_path / "nowhere" if harm == "folder" else told
+    more = ["--image-encoder", eye, *(["--translations", told] if harm != "none" else [])]
     with pytest.warns(UserWarning, match="1 of 32 pictures") if harm == "picture" else nullcontext():
         assert transfer(models, "multi30k", "de", root, tmp_path / "out", *more) == 1
-    error = capsys.readouterr().err
+    printed, error = capsys.readouterr()
+    assert "no picture was paired" not in printed
     assert re.search(said, error) and error.startswith("xmalign transfer: ") and not made(tmp_path / "out")
 
 

@@ -16,7 +16,7 @@ TRANSFER = [
     ("--text-encoder", str, "a folder or hub's name of transformers (default: bert-base-multilingual-cased)"),
     ("--translator", str, "a folder or hub's name of a translation model"),
     ("--translations", Path, "a folder with train.txt, and perhaps back.txt and test.txt: a line for each caption, or with keys"),
-    ("--version", str, "a version of the set, such as task2"),
+    ("--version", str, "a version of the set, such as task1_tok"),
     ("--captions", int, "how many of a picture's training captions are taken (default: all)"),
     ("--methods", str, "which methods (default: all)"),
     ("--blocks", int, "how many of the text encoder's blocks are trained (default: 0, it is frozen)"),

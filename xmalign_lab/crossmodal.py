@@ -2,13 +2,13 @@
 
 After the protocol of NRCCR (Wang et al. 2022, arXiv 2208.12526): Multi30K, MSCOCO (asked on COCO-CN and STAIR) and VATEX. A
 method trains on the set's English training captions and on what a machine made of them; it is asked in the human captions of
-the target language of the test pictures. No picture that is asked is trained on, nor a near-copy of it.
+the target language of the test pictures. No picture that is asked is trained on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -19,7 +19,8 @@ import pandas as pd
 
 from xmalign_lab import cl2cm, corpora, nrccr, profile, records, reproduce
 from xmalign_lab.baselines import DISTIL, TEACHER, NotApplicable, clip
-from xmalign_lab.corpora.lines import files
+from xmalign_lab.corpora.captions import KEYED
+from xmalign_lab.corpora.lines import files, lines
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, concatenate
 from xmalign_lab.encoders import inputs
 from xmalign_lab.encoders.cache import encode
@@ -29,11 +30,11 @@ from xmalign_lab.encoders.pretrained import PictureEncoder, SentenceEncoder
 from xmalign_lab.encoders.sequences import frames, of_tokens
 from xmalign_lab.encoders.trainable import PretrainedText
 from xmalign_lab.encoders.translate import Translator
-from xmalign_lab.evaluate import report, significance
-from xmalign_lab.evaluate.retrieval import Protocol, per_query
+from xmalign_lab.evaluate import report
+from xmalign_lab.evaluate.retrieval import Protocol
 from xmalign_lab.model import Aligner, Fixed
 from xmalign_lab.pairs import augment, pseudo
-from xmalign_lab.reproduce import beside
+from xmalign_lab.reproduce import beside, figures, listed
 from xmalign_lab.reproduce import transferred as published
 from xmalign_lab.study import Task, score
 from xmalign_lab.train import Recipe, fit
@@ -44,8 +45,7 @@ SETS = {  # by set and target language, the source of the human captions that ar
     "coco": {"zho_Hans": "coco_cn", "jpn_Jpan": "stair"},
     "vatex": {"zho_Hans": "vatex"},
 }
-MEASURES = [f"{direction} R@{k}" for direction in ("text→image", "image→text") for k in (1, 5, 10)] + ["SumR"]
-DRAWS = 10_000
+UNWEIGHED = "nothing came back of the translations (back.txt): no pair is weighed, and NRCCR's cycle is L_tri(S, S)"
 UNTRANSLATED = "no English translations of what is asked: give --translator, or a test.txt in the folder of --translations"
 
 
@@ -83,10 +83,16 @@ class Transfer:
             raise CorpusError(f"no protocol for {self.name} in {self.target}; there are {known}")
         if unknown := set(self.methods) - {*METHODS}:
             raise ValueError(f"unknown method {min(unknown)!r}; known are {', '.join(METHODS)}")
+        if self.translations and not Path(self.translations).is_dir():
+            raise CorpusError(f"{self.translations}: there is no such folder; --translations names one with a train.txt")
 
     @property
     def folder(self) -> Path:
         return Path(self.out or profile.runs_root() / f"transfer-{self.name}-{self.target}")
+
+    @property
+    def trained(self) -> str:
+        return f"last {self.blocks} blocks of the text encoder trained" if self.blocks else "text encoder frozen"
 
     @property
     def image(self) -> str:
@@ -95,13 +101,12 @@ class Transfer:
         return reproduce._tables()["towers"].get(name, name)
 
 
-def captions(plan: Transfer) -> tuple[Corpus, Corpus, Corpus, Corpus]:
-    """The set's captions by people: what is trained on, all English of the training split, what is asked, and what is not told.
+def captions(plan: Transfer) -> tuple[Corpus, Corpus, Corpus]:
+    """The set's captions by people: what is trained on, all English of the training split, and what is asked.
 
     Asked are the human captions of the target of the set's test pictures: those of the source's own test split, or of the
-    English set's where the source has none (STAIR). Training leaves them and their families out. Not told are the human captions
-    of the target in all splits: translations are compared with them, and nothing else is done with them. Raises `CorpusError`
-    where a part is empty, and for pictures that are not there.
+    English set's where the source has none (STAIR). Training leaves them and their families out. Raises `CorpusError` where a
+    part is empty, and for pictures that are not there.
     """
     source, place = SETS[plan.name][plan.target], dict(root=plan.root, images=plan.images)
     english = corpora.load(plan.name, [PIVOT], version=plan.version, **place)
@@ -118,7 +123,7 @@ def captions(plan: Transfer) -> tuple[Corpus, Corpus, Corpus, Corpus]:
         if not plan.features and len(lacking := shown[[not Path(path).is_file() for path in shown]]):
             needed = corpora.cards()[corpus.name]["pictures"]
             raise CorpusError(f"{lacking.iloc[0]}: {len(lacking):,} of {len(shown):,} pictures are not there; you need {needed}")
-    return training, whole, replace(asked, rows=asked.rows.assign(split="test")), people.where_rows(modality="text")
+    return training, whole, replace(asked, rows=asked.rows.assign(split="test"))
 
 
 def file_of(plan: Transfer, part: str, lang: str, split: str) -> Path | None:
@@ -130,17 +135,20 @@ def file_of(plan: Transfer, part: str, lang: str, split: str) -> Path | None:
     return next((one.path for one in files(plan.name, plan.root) if (one.version, one.lang, one.split) == wanted), None)
 
 
-def machine(plan: Transfer, training: Corpus, whole: Corpus, asked: Corpus, people: Corpus):
+def machine(plan: Transfer, training: Corpus, whole: Corpus, asked: Corpus):
     """What machines made: rows and pairs (`pairs.pseudo`), counts, and the captions that are asked in English, by id, if any are.
 
-    Raises `CorpusError` where nothing translates, and where half of the translations or more are what people wrote in the
-    target language of the same picture: then they are no machine's, and training on them would be training on the target.
+    A translation that is what people wrote of the same picture, but for case, spaces and punctuation, is left out. Raises
+    `CorpusError` where these are half or more of those of pictures of which people wrote: then they are no machine's, and
+    training on them would be training on the target; where nothing translates; and for a line of test.txt without a text. A
+    model that makes nothing of a caption leaves it to be asked as it is.
     """
     asked, queries = asked.where_rows(modality="text"), {}
     if plan.translator:
         translate = Translator(plan.translator)
         rows, pairs, _ = pseudo.pseudo_parallel(training, PIVOT, plan.target, translate)
-        queries = dict(zip(asked.ids, translate(asked.rows.text.tolist(), plan.target, PIVOT), strict=True))
+        answers = translate(asked.rows.text.tolist(), plan.target, PIVOT)
+        queries = {i: new if new.strip() else old for i, old, new in zip(asked.ids, asked.rows.text, answers, strict=True)}
     else:
         where = file_of(plan, "train", plan.target, "train")
         if not where:
@@ -150,20 +158,24 @@ def machine(plan: Transfer, training: Corpus, whole: Corpus, asked: Corpus, peop
         if where := file_of(plan, "test", PIVOT, "test"):
             back = pseudo.from_lines(asked, plan.target, PIVOT, where)[0].rows
             queries = dict(zip(back.labels.map(lambda labels: labels["of"]), back.text, strict=True))
+            if lacking := [i for i in asked.ids if i not in queries]:
+                at = [KEYED.sub(r"\4", line).strip() for line in lines(where)].index("") + 1
+                raise CorpusError(f"{where}, line {at}: no text for {lacking[0]!r}; {len(lacking)} of {len(asked)} have none")
     pairs = pairs.select(pairs.rows.left.isin(training.rows.id))
     rows = rows.select(rows.rows.id.isin(pairs.rows.right))
-    wrote = set(zip(people.rows.group, people.rows.text, strict=True))
     made = rows.where_rows(lang=plan.target).rows
-    same = sum(one in wrote for one in zip(made.group, made.text, strict=True))
-    if 2 * same >= len(made):
-        what = f"{same:,} of {len(made):,} translations into {plan.target} are what people wrote of the same picture"
+    same, compared = reproduce.as_people_wrote(made, SETS[plan.name][plan.target], plan.target, plan.root)
+    if same.any() and 2 * same.sum() >= compared:
+        what = f"{same.sum():,} of {compared:,} translations into {plan.target} are what people wrote of the same picture"
         raise CorpusError(f"{what}; no human caption of the target may be trained on: give a machine's translations")
-    flags = Counter(labels.get("flag", "kept") for labels in made.labels)
+    pairs = pairs.select(~pairs.rows.left.isin({labels["of"] for labels in made.labels[same]}))
+    rows = rows.select(rows.rows.id.isin(pairs.rows.right))
+    flags = Counter(labels.get("flag", "kept") for labels in made.labels[~same])
     flags["empty"] += len(training.where_rows(modality="text")) - len(made)
-    counts = {name: flags[name] for name in ("kept", "copied", "empty")} | {"as people wrote": same}
+    counts = {name: flags[name] for name in ("kept", "copied", "empty")} | {f"as people wrote, out of {compared:,}": same.sum()}
     if not (pairs.rows.weight > 0).any():
         raise CorpusError(f"translations into {plan.target}: none can be believed, by what comes back of them: {counts}")
-    return rows, pairs, counts, {i: text for i, text in queries.items() if text.strip()}
+    return rows, pairs, counts, queries
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +188,11 @@ class Work:
     clips: inputs.Inputs | None
     towers: dict[str, dict]
     root: Path
+
+    def told(self, folder: Path, *sources: str) -> Pairs:
+        """`told` of the pairs of these sources."""
+        pairs = self.task.pairs
+        return told(pairs.select(pairs.rows.source.isin(sources)), self.task.corpus, self.task.targets[0], folder)
 
     @property
     def keys(self) -> list[str]:
@@ -201,34 +218,40 @@ class Work:
 def prepared(plan: Transfer) -> Work:
     """The task of a plan, its features computed or read from the cache; prints what it is made of.
 
-    Writes `seen.csv`, the record of what was paired, into the plan's folder, and raises `ValueError` if a picture is in it with
-    a human text of the target.
+    Writes `seen.csv` of all pairs that a method may have into the plan's folder: see `told`.
     """
-    parts = training, _, asked, _ = captions(plan)
+    parts = training, _, asked = captions(plan)
+    encoder, pictures = text_encoder(plan), None if plan.features else image_encoder(plan)  # a folder that is none is named now
     made, pairs, counts, queries = machine(plan, *parts)
     corpus = concatenate([training, made, asked], plan.name)
     pictured = Pairs.by_group(training, {"modality": "image"}, {"modality": "text"}, f"image-{PIVOT}")
     parallel = pairs.select(pairs.rows.source == f"{PIVOT}-{plan.target}")
     pairs = pictured + pairs + augment.through(pictured, parallel, f"image-{plan.target}")
-    seen = cl2cm.seen(pairs, corpus)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    seen.to_csv(plan.folder / "seen.csv", index=False)
-    cl2cm.prove_no_image_target(seen, plan.target)
+    told(pairs, corpus, plan.target, plan.folder)
     number = training.rows.modality.value_counts()
     print(f"training: {number['text']:,} English captions of {number['image']:,} pictures or videos")
     print(f"machine translations: {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
-    print(f"no picture was paired with a human text in {plan.target}: {plan.folder / 'seen.csv'}")
+    print("what comes back weighs pairs with translations, but not in NRCCR" if pairs.rows.score.notna().any() else UNWEIGHED)
+    print(f"no picture was paired with a human text in {plan.target}, as far as the files show: {plan.folder / 'seen.csv'}")
     print(f"pictures: {plan.image}; texts: {plan.text_encoder}, blocks trained: {plan.blocks}")
-    encoder, clips = text_encoder(plan), plan.features and frames(corpus, plan.features)
     asked = asked.where_rows(id=list(queries))
     asked = replace(asked, rows=asked.rows.assign(text=asked.rows.id.map(queries), lang=PIVOT))
-    if clips:
+    if clips := plan.features and frames(corpus, plan.features):
         images = Features(clips.ids, clips.rows.sum(1) / clips.rows.any(2).sum(1)[:, None])
     else:
-        images = encode(corpus, image_encoder(plan))
+        images = encode(corpus, pictures)
     task = Task(corpus, {"image": images, "text": encoder(corpus)}, pairs, np.ones(len(pairs), bool), (plan.target,), 0)
     towers = {"text": {"tower": "PretrainedText", "name": plan.text_encoder}} if plan.blocks else {}
     return Work(task, encoder(asked) if queries else None, clips, towers, plan.folder)
+
+
+def told(pairs: Pairs, corpus: Corpus, target: str, folder: Path) -> Pairs:
+    """`pairs` as they are, their record `seen.csv` in `folder`; `ValueError` for a picture with a human text of the target."""
+    seen = cl2cm.seen(pairs, corpus)
+    seen.to_csv(folder / "seen.csv", index=False)
+    cl2cm.prove_no_image_target(seen, target)
+    return pairs
 
 
 def image_encoder(plan: Transfer) -> Encoder:
@@ -243,7 +266,7 @@ def text_encoder(plan: Transfer) -> Callable[[Corpus], Features | inputs.Inputs]
     if plan.blocks:
         return partial(inputs.texts, tokenise=PretrainedText(plan.text_encoder).tokenise)
     tokens = bool(WITH_WORDS & set(plan.methods or METHODS))
-    return lambda corpus: encode(corpus, SentenceEncoder(plan.text_encoder, tokens=tokens))
+    return partial(encode, encoder=SentenceEncoder(plan.text_encoder, tokens=tokens))
 
 
 def encoded(work: Work, aligner: Aligner, translated: bool = False) -> tuple[Corpus, dict[str, Features]]:
@@ -265,8 +288,7 @@ def placed(work: Work, aligner: Aligner, translated: bool = False) -> pd.DataFra
 
 def contrastive(work: Work, recipe: Recipe, folder: Path, over: str) -> pd.DataFrame:
     """Pictures with English, and besides `over`: "image" with translations as if they were captions, or English with them."""
-    rows = work.task.pairs.rows
-    pairs = work.task.pairs.select(rows.source.isin([f"image-{PIVOT}", f"{over}-{work.task.targets[0]}"]))
+    pairs = work.told(folder, f"image-{PIVOT}", f"{over}-{work.task.targets[0]}")
     return placed(work, fit(recipe, work.task.features, pairs, folder)[0])
 
 
@@ -282,12 +304,13 @@ def recorded(work: Work, recipe, make: Callable[[Path], Aligner]) -> Aligner:
 def teacher(work: Work, recipe: Recipe) -> Aligner:
     """An aligner of pictures and English alone."""
     recipe = replace(recipe, name="teacher", terms=clip().terms)
-    return recorded(work, recipe, lambda folder: fit(recipe, work.task.features, work.task.pictured, folder)[0])
+    return recorded(work, recipe, lambda at: fit(recipe, work.task.features, work.told(at, f"image-{PIVOT}"), at)[0])
 
 
 def m_clip(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
     """`baselines.m_clip`: translations drawn to where the teacher has the English captions, pictures staying where they are."""
     master, task = teacher(work, recipe), work.task
+    work.told(folder, f"image-{PIVOT}", f"{PIVOT}-{task.targets[0]}")
     english, texts = task.training.where_rows(modality="text", lang=PIVOT).ids, task.features["text"]
     seen = Features(task.features["image"].ids, master.encode_image(task.features["image"]))
     given = Features(TEACHER + english, master.encode_text(type(texts)(english, texts.take(english))))
@@ -301,6 +324,7 @@ def translate_test(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
     """What is asked is translated into English by a machine, and the teacher is asked that."""
     if not work.queries:
         raise NotApplicable(UNTRANSLATED)
+    work.told(folder, f"image-{PIVOT}")
     return placed(work, teacher(work, recipe), translated=True)
 
 
@@ -309,7 +333,9 @@ def of_nrccr(work: Work, settings: nrccr.Settings, folder: Path, ensemble: bool)
     if ensemble and not work.queries:
         raise NotApplicable(UNTRANSLATED)
     work = work.words
-    rows = nrccr.samples(work.task.pairs, work.task.targets[0])
+    rows, pairs = nrccr.samples(work.task.pairs, work.task.targets[0]), work.task.pairs
+    used = pairs.rows.left.isin(np.ravel(rows)) & pairs.rows.right.isin(np.ravel(rows))
+    told(pairs.select(used), work.task.corpus, work.task.targets[0], folder)
     aligner = recorded(work, settings, lambda inner: nrccr.fit(settings, work.task.features, rows, work.towers, folder=inner)[0])
     if not ensemble:
         return placed(work, aligner)
@@ -318,12 +344,16 @@ def of_nrccr(work: Work, settings: nrccr.Settings, folder: Path, ensemble: bool)
 
 
 def of_cl2cm(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
-    """CL2CM, a reconstruction: a teacher of English and its translations, whose similarities a student of pictures repeats."""
+    """CL2CM, a reconstruction: a teacher of English and its translations, whose similarities a student of pictures repeats.
+
+    What is distilled goes to pictures and target texts alone, by the relations of its recipe.
+    """
     work = work.words
     task, recipe = work.task, replace(recipe, towers=work.towers)
     master = cl2cm.teacher(recipe, task.features["text"], task.parallel, folder / "teacher")
     guide = cl2cm.knowledge(master, task.features["text"], task.pictured)
-    pairs = task.pairs.select(task.pairs.rows.source.str.startswith("image-"))
+    pairs = work.told(folder, f"image-{PIVOT}", f"image-{task.targets[0]}", f"{PIVOT}-{task.targets[0]}")
+    pairs = pairs.select(pairs.rows.source.str.startswith("image-"))
     return placed(work, cl2cm.student(recipe, task.features, pairs, guide, folder))
 
 
@@ -332,7 +362,7 @@ METHODS: dict[str, tuple[Callable[[Work, object, Path], pd.DataFrame], object]] 
     "pivot": (partial(contrastive, over=PIVOT), clip(name="pivot")),
     "M-CLIP": (m_clip, clip(name="M-CLIP", **DISTIL)),
     "translate-test": (translate_test, clip(name="translate-test")),
-    "CL2CM": (of_cl2cm, replace(cl2cm.METHODS["CL2CM"][1], batch_pairs=128)),
+    "CL2CM": (of_cl2cm, replace(cl2cm.METHODS["CL2CM"][1], batch_pairs=128, relations={f"image-{PIVOT}": {"info_nce": 1.0}})),
     "NRCCR": (partial(of_nrccr, ensemble=True), nrccr.Settings()),
     "NRCCR, no ensemble": (partial(of_nrccr, ensemble=False), nrccr.Settings()),
 }
@@ -353,44 +383,16 @@ def run(plan: Transfer) -> tuple[dict[str, list[pd.DataFrame]], dict[str, str]]:
 
         def make(folder: Path, method=method, recipe=recipe) -> None:
             method(work, recipe, folder).to_parquet(folder / "scores.parquet")
-            (folder / "seen.csv").write_bytes((plan.folder / "seen.csv").read_bytes())
 
         try:
             record = records.get_or_run(recipe, make, [name, *work.keys], plan.folder, __name__)
             found.setdefault(name, []).append(record.scores)
-            print(f"{name}, seed {seed}: {record.environment['seconds']:.0f} s, {record.folder}")
+            how = f"{record.recipe.get('batch') or record.recipe['batch_pairs']} a batch, {recipe.epochs} epochs, {plan.trained}"
+            how += ", tokens and frames one by one" if name in WITH_WORDS else ", a vector a text and a video"
+            print(f"{name}, seed {seed}: {how}, {record.environment['seconds']:.0f} s, {record.folder}")
         except NotApplicable as reason:
             lacking[name] = str(reason)
     return found, lacking
-
-
-def figures(found: Mapping[str, list[pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`method, measure, here, low, high` of each measure, and of every two methods the paired test of their SumR.
-
-    In per cent; every picture counts once, however many captions it has; intervals are over pictures (families), and over seeds
-    where there are three or more (two are averaged). p is the larger of bootstrap and permutation, p_holm corrected for all.
-    """
-    tables = [[per_picture(scores) for scores in of] for of in found.values()]
-    index = tables[0][0].index
-    values = np.array([[one.loc[index].to_numpy().T for one in of] for of in tables]).transpose(0, 2, 1, 3)
-    values = values if values.shape[2] > 2 else values.mean(2, keepdims=True)
-    drawn = significance.pairwise(values, index.get_level_values("family").to_numpy(), DRAWS)
-    table = pd.DataFrame(drawn, columns=["method", "other", "measure", "here", "low", "high", "p", "p_flipped", "smallest"])
-    table = table[table.measure < len(MEASURES)].sort_values(["method", "other", "measure"])  # behind them, their mean
-    table = table.assign(measure=table.measure.map(MEASURES.__getitem__), p=table[["p", "p_flipped"]].max(axis=1))
-    table[["method", "other"]] = table[["method", "other"]].map(list(found).__getitem__)
-    tests = table[(table.method != table.other) & (table.measure == "SumR")].rename(columns={"here": "difference"})
-    tests = tests.assign(p_holm=significance.holm(tests.p.to_numpy()) if len(tests) else [])
-    kept = ["method", "other", "difference", "low", "high", "p", "p_holm"]
-    return table[table.method == table.other][["method", "measure", "here", "low", "high"]], tests[kept]
-
-
-def per_picture(scores: pd.DataFrame) -> pd.DataFrame:
-    """`MEASURES` in per cent, a row per picture (and its family): what a picture's captions reach on average."""
-    index = ["query", "family"]
-    hits = {k: per_query(scores, f"R@{k}").pivot(index=index, columns="direction", values="value") for k in (1, 5, 10)}
-    table = pd.concat([100 * part.add_suffix(f" R@{k}") for k, part in hits.items()], axis=1)
-    return table.assign(SumR=table.sum(axis=1))[MEASURES]
 
 
 def show(plan: Transfer) -> None:
@@ -401,7 +403,7 @@ def show(plan: Transfer) -> None:
     table, tests = figures(found)
     gallery = int(next(iter(found.values()))[0].query("direction == 'text→image'")["size"].max())
     here = {"version": plan.version or "task1" * (plan.name == "multi30k"), "image": plan.image, "gallery": gallery}
-    table = beside(table, published(plan.name, plan.target), here)
+    table = beside(table, published(plan.name, plan.target), here, f"; {plan.trained} here; last epoch, no validation stop")
     for name, one in (("figures", table), ("tests", tests)):
         one.to_csv(plan.folder / f"{name}.csv", index=False)
     print(f"\n{plan.name}, {plan.target}, in per cent; in figures.csv and tests.csv of {plan.folder} too\n\n{listed(table)}\n")
@@ -409,10 +411,3 @@ def show(plan: Transfer) -> None:
     print(*(f"protocol of {name}: {report.protocol(pd.concat(of))}" for name, of in found.items()), sep="\n")
     print(f"\nSumR, every two methods, paired over pictures; p_holm is corrected for all of them\n\n{listed(tests)}")
     print(f"\npublished on this set and target\n\n{listed(published(plan.name, plan.target))}")
-
-
-def listed(table: pd.DataFrame) -> str:
-    """A table as text, its sources below: one decimal, four of a p, nothing where there is no number."""
-    small = {name: "{:.4f}".format for name in ("p", "p_holm") if name in table}
-    shown = table.drop(columns="source", errors="ignore").to_string(index=False, na_rep="", float_format="%.1f", formatters=small)
-    return "\n".join([shown, *(f"published: {one}" for one in table.get("source", pd.Series(dtype=str)).unique())])

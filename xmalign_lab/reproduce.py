@@ -8,6 +8,8 @@ there too: `crossmodal` prints its own beside them.
 from __future__ import annotations
 
 import difflib
+import html
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -18,16 +20,19 @@ import pandas as pd
 
 from xmalign_lab import corpora
 from xmalign_lab import languages as codes
-from xmalign_lab.corpora.lines import Root
+from xmalign_lab.corpora.lines import Root, files
 from xmalign_lab.corpus import Corpus, CorpusError
 from xmalign_lab.encoders.cache import encode
 from xmalign_lab.encoders.features import Encoder
-from xmalign_lab.evaluate.retrieval import METRICS, Protocol, Side, rank_queries
+from xmalign_lab.evaluate import significance
+from xmalign_lab.evaluate.retrieval import METRICS, Protocol, Side, per_query, rank_queries
 from xmalign_lab.similarity import unit
 
 TABLES = Path(__file__).with_name("published.toml")
 POINT = 1.0
 Names = list[str] | None
+MEASURES = [f"{direction} R@{k}" for direction in ("text→image", "image→text") for k in (1, 5, 10)] + ["SumR"]
+DRAWS = 10_000
 COLUMNS = ["model", "language", "direction", "metric", "published"]
 
 
@@ -67,24 +72,84 @@ def transferred(name: str | None = None, target: str | None = None) -> pd.DataFr
     return found[(found.set == (name or found.set)) & (found.language == (target or found.language))].reset_index(drop=True)
 
 
-def beside(table: pd.DataFrame, known: pd.DataFrame, here: Mapping[str, object]) -> pd.DataFrame:
+def beside(table: pd.DataFrame, known: pd.DataFrame, here: Mapping[str, object], note: str = "") -> pd.DataFrame:
     """`table` (`method`, `measure`, …) with the columns `published` and `why`: the figure of `known` (`transferred`), and its
-    protocol; or nothing, and why there is none. `here` are columns of `known` in which it has to agree with us.
+    protocol with a `note`; or nothing, and why there is none: "ours" if nobody published the method on this set. `here` are
+    columns of `known` in which it has to agree with us.
     """
     reasons = _tables()["unpublished"]
 
     def cell(row) -> tuple[float, str]:
         same = known[(known.method == row.method) & (known.measure == row.measure)]
-        reason = reasons.get(row.method, "none confirmed")
+        reason = reasons.get(row.method, "not given by the source" if row.method in known.method.values else "ours")
         for column, value in here.items():
             if len(same):
                 told = " or ".join(str(one or "unknown") for one in same[column].unique())
                 reason = f"published with {column} {told}, not {value}"
             same = same[same[column] == value]
-        return (np.nan, reason) if same.empty else (same.published.iloc[0], same.protocol.iloc[0])
+        return (np.nan, reason) if same.empty else (same.published.iloc[0], same.protocol.iloc[0] + note)
 
     cells = [cell(row) for row in table.itertuples()]
     return table.assign(published=[figure for figure, _ in cells], why=[reason for _, reason in cells])
+
+
+def plain(text: str) -> str:
+    """Letters and digits alone, without case: what tokenising and lower-casing leave of a text."""
+    return re.sub(r"[\W_]+", "", html.unescape(text).casefold())
+
+
+def as_people_wrote(made: pd.DataFrame, source: str, target: str, root: Root = None) -> tuple[np.ndarray, int]:
+    """Which rows of `made` (n,) are, by `plain`, a human caption of their group, and how many have such captions to compare.
+
+    The captions are those in `target` of all versions and splits of `source` that are there, but the machine's. A version that
+    cannot be read is named and passed over: nobody asked for it.
+    """
+    wrote: set[tuple[str, str]] = set()
+    there = {one.version: one.lang for one in files(source, root) if one.lang in ("", target)}
+    for version, lang in there.items() - {("google", target), ("back", target)}:
+        try:
+            rows = corpora.load(source, [lang] if lang else None, root=root, version=version).where_rows(lang=target).rows
+            wrote |= set(zip(rows.group, rows.text.map(plain), strict=True))
+        except CorpusError as error:
+            print(f"not compared with the translations: {error}")
+    same = [one in wrote and one[1] != "" for one in zip(made.group, made.text.map(plain), strict=True)]
+    return np.array(same, bool), int(made.group.isin({group for group, _ in wrote}).sum())
+
+
+def figures(found: Mapping[str, list[pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`method, measure, here, low, high` of each measure, and of every two methods the paired test of their SumR.
+
+    In per cent; every picture counts once, however many captions it has; intervals are over pictures (families), and over seeds
+    where there are three or more (two are averaged). p is the larger of bootstrap and permutation, p_holm corrected for all.
+    """
+    tables = [[per_picture(scores) for scores in of] for of in found.values()]
+    index = tables[0][0].index
+    values = np.array([[one.loc[index].to_numpy().T for one in of] for of in tables]).transpose(0, 2, 1, 3)
+    values = values if values.shape[2] > 2 else values.mean(2, keepdims=True)
+    drawn = significance.pairwise(values, index.get_level_values("family").to_numpy(), DRAWS)
+    table = pd.DataFrame(drawn, columns=["method", "other", "measure", "here", "low", "high", "p", "p_flipped", "smallest"])
+    table = table[table.measure < len(MEASURES)].sort_values(["method", "other", "measure"])  # behind them, their mean
+    table = table.assign(measure=table.measure.map(MEASURES.__getitem__), p=table[["p", "p_flipped"]].max(axis=1))
+    table[["method", "other"]] = table[["method", "other"]].map(list(found).__getitem__)
+    tests = table[(table.method != table.other) & (table.measure == "SumR")].rename(columns={"here": "difference"})
+    tests = tests.assign(p_holm=significance.holm(tests.p.to_numpy()) if len(tests) else [])
+    kept = ["method", "other", "difference", "low", "high", "p", "p_holm"]
+    return table[table.method == table.other][["method", "measure", "here", "low", "high"]], tests[kept]
+
+
+def per_picture(scores: pd.DataFrame) -> pd.DataFrame:
+    """`MEASURES` in per cent, a row per picture (and its family): what a picture's captions reach on average."""
+    index = ["query", "family"]
+    hits = {k: per_query(scores, f"R@{k}").pivot(index=index, columns="direction", values="value") for k in (1, 5, 10)}
+    table = pd.concat([100 * part.add_suffix(f" R@{k}") for k, part in hits.items()], axis=1)
+    return table.assign(SumR=table.sum(axis=1))[MEASURES]
+
+
+def listed(table: pd.DataFrame) -> str:
+    """A table as text, its sources below: one decimal, four of a p, nothing where there is no number."""
+    small = {name: "{:.4f}".format for name in ("p", "p_holm")} | {"gallery": lambda size: str(size or "")}
+    shown = table.drop(columns="source", errors="ignore").to_string(index=False, na_rep="", float_format="%.1f", formatters=small)
+    return "\n".join([shown, *(f"published: {one}" for one in table.get("source", pd.Series(dtype=str)).unique())])
 
 
 def zero_shot(pictures: np.ndarray, truth: np.ndarray, prompts: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -145,10 +145,10 @@ def made(out):
 @pytest.fixture
 def here(monkeypatch):
     """Published figures for galleries of the fixtures' size."""
-    tables = reproduce._tables()
+    tables = reproduce.contents()
     for one in tables["transfer"]:
         one["gallery"] = {"multi30k": 6, "vatex": 8}.get(one["set"], 0)
-    monkeypatch.setattr(reproduce, "_tables", lambda: json.loads(json.dumps(tables)))
+    monkeypatch.setattr(reproduce, "contents", lambda: json.loads(json.dumps(tables)))
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ def test_the_published_table_is_whole():
     )
     assert set(figures.metric) <= {*reproduce.METRICS, "accuracy"} and figures.published.between(0, 100).all()
     assert set(figures.captions) <= {"first", "all"} and set(figures.direction) <= {"text→image", "image→text", "image→class"}
-    tables = reproduce._tables()
+    tables = reproduce.contents()
     assert set(figures.model) == set(tables["models"]) and set(figures.set) <= set(corpora.cards())
     assert figures.source.str.contains(r"commit").all(), "each figure says where it stands"
     assert {lang for lang in figures.language if lang != "all"} <= {"swh_Latn", "sin_Sinh"}
@@ -117,7 +117,7 @@ def test_figures_are_chosen_by_language():
 
 
 def test_a_model_of_the_table_is_one_of_open_clip():
-    for model, settings in reproduce._tables()["models"].items():
+    for model, settings in reproduce.contents()["models"].items():
         image, text = reproduce.encoders(model)
         assert image.modality == "image" and text.modality == "text" and image.clip == text.clip
         assert (image.clip.name, image.clip.pretrained) == (settings["open_clip"], settings["weights"])

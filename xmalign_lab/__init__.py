@@ -7,18 +7,20 @@
     schedules    a number as a function of training progress and of the batch
     corpora      scenes (procedural), emoji (CLDR × images), tables (your own), captions, parallel, labelled, lexicons
     encoders     classic (no weights), static (word vectors), tiny, levels, subwords (from scratch), pretrained, clip, trainable
-                 (from others); Features, Inputs and their cache
-    pairs        confidence, thresholds, mining (dictionary: through words), augmenting, noise: all Pairs → Pairs
-    losses       functions of a similarity matrix, a mask of positives and a temperature; regularisers; an adversary; local (words
-                 and patches), transfer (from a teacher)
+                 (from others), sequences (frames, tokens), translate (machine translation); Features, Inputs and their cache
+    pairs        confidence, thresholds, mining (dictionary: through words), augmenting, pseudo (translated captions and their way
+                 back), noise: all Pairs → Pairs
+    losses       functions of a similarity matrix, a mask of positives and a temperature; ranking (triplets); regularisers; an
+                 adversary; local (words and patches), transfer (from a teacher)
     ridge        a map in closed form, and what it says of a family that it was not shown
     model        the Aligner and its towers (heads: over frozen features)
     recipe       Recipe: terms, schedules, stages; everything that decides a run
     train        train(): a generator of steps; fit() drains it (batches: what a step sees; state: what a run remembers)
     records      run folders: the only source of any number shown
     evaluate     retrieval, words, transfer, space: one value per query; significance; means and tests in the report
-    study        folds and tasks; baselines, adaptive, lowresource: methods as recipes; sweep: methods × noise × parallel text;
-                 reproduce: published figures
+    mlm          masked words, for a text tower before it is trained with others
+    study        folds and tasks; baselines, adaptive, lowresource, cl2cm: methods as recipes; nrccr: one with a loop of its own;
+                 sweep: methods × noise × parallel text; reproduce: published figures; crossmodal: the published sets of transfer
     projection   PCA and UMAP as added columns
     plots        pure functions → plotly figures; dials: schedules, thresholds, runs; curves: the study's; pictures: HTML with
                  thumbnails; heatmaps: words over pictures; style: their look

@@ -98,7 +98,7 @@ class Transfer:
     def image(self) -> str:
         """The name of the image encoder, the published one where it is known to be that."""
         name = self.image_name or (str(self.features) if self.features else " ".join(self.image_encoder))
-        return reproduce._tables()["towers"].get(name, name)
+        return reproduce.contents()["towers"].get(name, name)
 
 
 def captions(plan: Transfer) -> tuple[Corpus, Corpus, Corpus]:

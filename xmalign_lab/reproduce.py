@@ -25,7 +25,7 @@ from xmalign_lab.corpus import Corpus, CorpusError
 from xmalign_lab.encoders.cache import encode
 from xmalign_lab.encoders.features import Encoder
 from xmalign_lab.evaluate import significance
-from xmalign_lab.evaluate.retrieval import METRICS, Protocol, Side, per_query, rank_queries
+from xmalign_lab.evaluate.retrieval import METRICS, Protocol, Side, per_query, rank_queries, sum_r
 from xmalign_lab.similarity import unit
 
 TABLES = Path(__file__).with_name("published.toml")
@@ -41,7 +41,7 @@ def published(name: str | None = None, model: str | None = None, languages: Name
 
     Raises `CorpusError`, listing the nearest names, for a set, a model or a language that no figure is about.
     """
-    parts = [pd.DataFrame(one.pop("figures"), columns=COLUMNS).assign(**one) for one in _tables()["tables"]]
+    parts = [pd.DataFrame(one.pop("figures"), columns=COLUMNS).assign(**one) for one in contents()["tables"]]
     found = pd.concat(parts, ignore_index=True)
     spoken = [code if code == "all" else codes.normalise(code) for code in languages or ()]
     for column, wanted in {"set": [name], "model": [model], "language": spoken}.items():
@@ -54,7 +54,8 @@ def published(name: str | None = None, model: str | None = None, languages: Name
     return found.reset_index(drop=True)
 
 
-def _tables() -> dict:
+def contents() -> dict:
+    """What `published.toml` holds: models, tables, transfer, unpublished, towers, read_as."""
     return tomllib.loads(TABLES.read_text(encoding="utf-8"))
 
 
@@ -65,7 +66,7 @@ def transferred(name: str | None = None, target: str | None = None) -> pd.DataFr
     or the mean of the six recalls ("average recall"). What is "" or 0 the source, as far as it was read, does not say.
     """
     parts = []
-    for one in _tables()["transfer"]:
+    for one in contents()["transfer"]:
         wide = pd.DataFrame(one.pop("figures"), columns=["method", "language", *one.pop("measures")])
         parts.append(wide.melt(["method", "language"], var_name="measure", value_name="published").assign(**one))
     found = pd.concat(parts, ignore_index=True)
@@ -77,7 +78,7 @@ def beside(table: pd.DataFrame, known: pd.DataFrame, here: Mapping[str, object],
     protocol with a `note`; or nothing, and why there is none: "ours" if nobody published the method on this set. `here` are
     columns of `known` in which it has to agree with us.
     """
-    reasons = _tables()["unpublished"]
+    reasons = contents()["unpublished"]
 
     def cell(row) -> tuple[float, str]:
         same = known[(known.method == row.method) & (known.measure == row.measure)]
@@ -142,7 +143,7 @@ def per_picture(scores: pd.DataFrame) -> pd.DataFrame:
     index = ["query", "family"]
     hits = {k: per_query(scores, f"R@{k}").pivot(index=index, columns="direction", values="value") for k in (1, 5, 10)}
     table = pd.concat([100 * part.add_suffix(f" R@{k}") for k, part in hits.items()], axis=1)
-    return table.assign(SumR=table.sum(axis=1))[MEASURES]
+    return table.assign(SumR=sum_r(scores).set_index(index).value)[MEASURES]
 
 
 def listed(table: pd.DataFrame) -> str:
@@ -204,7 +205,7 @@ def encoders(model: str, folder: Root = None) -> tuple[Encoder, Encoder]:
     """The image and the text encoder of a model of the table, from open_clip's folder `folder` or else from the hub."""
     from xmalign_lab.encoders.clip import OpenClip
 
-    tables = _tables()
+    tables = contents()
     settings = tables["models"][model]
     instead = next((told for begin, told in tables["read_as"].items() if model.startswith(begin)), {})
     place = (f"local-dir:{folder}", None) if folder else (settings["open_clip"], settings["weights"])

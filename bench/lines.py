@@ -10,8 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Set when the parts of the three works had been counted: alignment, adaptive pairs and measurement take 7,000; the towers and
-# local alignment 1,900; the transfer from a cross-lingual network, with NRCCR, translation and video, 1,500; views 500 so far.
-BUDGET = {"xmalign_lab": 10_900, "xmalign_lab + bench": 12_500}
+# local alignment 1,900; the transfer from a cross-lingual network, with NRCCR, translation and video, 1,500; the views, lessons and
+# the page where all of it meets 1,600.
+BUDGET = {"xmalign_lab": 12_000, "xmalign_lab + bench": 14_000}
 LONGEST_FILE = 300
 QUIET = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

@@ -10,7 +10,6 @@ keywords. Everything printed is read from the records, which are made first wher
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 
 from xmalign_lab import baselines, corpora, profile, study
@@ -29,10 +28,9 @@ def runs(folds: Iterable[int] = range(5)) -> list:
     return study.run_folds(baselines.clip(), corpus, study.prepare(corpus), lambda training: bridge(training, TARGETS), folds)
 
 
-def main() -> int:
+def main() -> None:
     if problem := emoji.missing():
-        print(problem)
-        return 1
+        raise SystemExit(problem)
     folds = runs()
     scores = study.pooled_scores(folds)
     table = report.summary(scores)
@@ -57,8 +55,7 @@ def main() -> int:
         "rows": json.loads(table.to_json(orient="records", double_precision=6)),
     }
     profile.built("bench", "emoji.json").write_text(json.dumps(result, indent=1))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

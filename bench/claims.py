@@ -3,13 +3,11 @@
 The two claims of the essay that the adaptive framework is taken from. Trained is what the study trains (Swahili and Sinhala, its
 sizes and tuned settings) with clean text and at 40 % random noise; asked are the validation families, some 24 times a run: MRR,
 text → image, and the effective rank times the variance. build/study/claims.csv holds every curve, facts.json the paired
-differences to the static run with t intervals over the five folds. Recorded runs are skipped.
+differences to the static run with t intervals over the five folds. Recorded runs are skipped. `bench/study.py` calls `run`.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,7 +17,6 @@ import pandas as pd
 from scipy import stats
 
 from xmalign_lab import adaptive, profile, records, study, sweep
-from xmalign_lab.corpora import emoji
 from xmalign_lab.evaluate.space import effective_rank
 from xmalign_lab.train import train
 
@@ -107,17 +104,3 @@ def run(folder: Path) -> list[dict]:
     found = differences(told(curves))
     print(f"\n{pd.DataFrame(found).round(4).to_string(index=False)}")
     return found
-
-
-def main() -> int:
-    facts = profile.repository() / "build" / "study" / "facts.json"
-    if problem := emoji.missing() or ("" if facts.exists() else "no study in build/study; run `make study FINAL=1` first"):
-        print(problem)
-        return 1
-    known = json.loads(facts.read_text(encoding="utf-8")) | {"claims": run(facts.parent)}
-    facts.write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

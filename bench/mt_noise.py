@@ -49,10 +49,9 @@ def shares(judged: dict[str, str], reference: dict[str, str]) -> dict[str, float
     return {kind: counts[kind] / len(keys) for kind in KINDS}
 
 
-def main() -> int:
+def main() -> None:
     if len(sys.argv) != 2:
-        print(__doc__)
-        return 1
+        raise SystemExit(__doc__)
     folder = Path(sys.argv[1])
     human = captions(folder / "vatexval_zh.caption.txt")
     machine = captions(folder / "vatexval_google_enc2zh.caption.txt")
@@ -62,8 +61,7 @@ def main() -> int:
     for kind in KINDS:
         share = excess[kind] / total
         print(f"{kind:12} machine {of_machine[kind]:.4f}, human {of_human[kind]:.4f}, share of the excess {share:.2f}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

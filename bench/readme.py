@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -45,31 +44,29 @@ def numbers(emoji: dict, speed: dict, floors: pd.DataFrame | None = None) -> str
     `floors`: what `floors_of` read; a row of other queries than the table's own is left out.
     """
     value = {(r["lang"], r["metric"]): r for r in emoji["rows"] if r["direction"] == "text→image"}
-    lines = ["| a name finds its picture | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
     trained = {"eng_Latn": "trained with pictures", "swh_Latn": "no picture ever seen", "sin_Sinh": "no picture ever seen"}
-    for code, name in NAMES.items():
-        lines.append(f"| **{name}**, {trained[code]} | " + " | ".join(cell(value[code, metric]) for metric in SHOWN) + " |")
-    for (method, code), rows in floors.groupby(["method", "lang"], sort=False) if floors is not None else ():
-        of = {row["metric"]: row for row in rows.to_dict("records")}
+    rows = [[f"**{name}**, {trained[code]}", *(cell(value[code, metric]) for metric in SHOWN)] for code, name in NAMES.items()]
+    for (method, code), found in floors.groupby(["method", "lang"], sort=False) if floors is not None else ():
+        of = {row["metric"]: row for row in found.to_dict("records")}
         if of["MRR"]["queries"] == value[code, "MRR"]["queries"]:
-            lines.append(f"| {NAMES[code]}, {method}: {FLOORS[method]} | " + " | ".join(cell(of[m]) for m in SHOWN) + " |")
+            rows.append([f"{NAMES[code]}, {method}: {FLOORS[method]}", *(cell(of[metric]) for metric in SHOWN)])
     chance = emoji["chance"]
-    lines.append(f"| chance | {chance['MRR']:.3f} | {chance['R@1']:.3f} | {chance['R@10']:.3f} | {chance['mean rank']:.0f} |")
+    rows.append(["chance", *(f"{chance[metric]:.3f}" for metric in SHOWN[:-1]), f"{chance['mean rank']:.0f}"])
     low, high = min(emoji["seconds"]), max(emoji["seconds"])
     queries = "; ".join(f"{name} {value[code, 'MRR']['queries']:,}" for code, name in NAMES.items())
-    lines += [
-        "",
+    return (
+        f"{report.pipe_table(['a name finds its picture', *SHOWN], rows)}\n\n"
         f"In brackets 95 % intervals. Protocol: five folds by family, names as queries ({queries}), {emoji['protocol']}. "
         "Ties take the mean rank, so what tells nothing apart has a lower MRR than chance. "
         f"One training run took {low:.0f}–{high:.0f} s on {emoji['machine']}, {emoji['date']}. "
-        + "; ".join(f"{name}: {seconds:.2f} s" for name, seconds in speed.items())
-        + ". Printed by `make bench`.",
-    ]
-    return "\n".join(lines)
+        f"{'; '.join(f'{name}: {seconds:.2f} s' for name, seconds in speed.items())}. Printed by `make bench`."
+    )
 
 
 def floors_of(folder: Path) -> pd.DataFrame | None:
     """`report.summary` of the study's `FLOORS` on test families, text → image, with the column `method`; None without them."""
+    if not (folder / "scores.parquet").exists():
+        return None
     scores = pd.read_parquet(folder / "scores.parquet")
     asked = scores[(scores.part == "test") & (scores.direction == "text→image") & scores.lang.isin([*NAMES][1:])]
     parts = asked[asked.method.isin(FLOORS)].groupby("method", sort=False)
@@ -168,13 +165,14 @@ def overview(folder: Path) -> str:
     width = {key: np.ptp(np.quantile(means[:, at].mean(axis=1), [0.025, 0.975])) / 2 for key, at in groups.items()}
     once = {method: value[method, "clean"] for method in sweep.WITHOUT_PARALLEL if (method, "clean") in value}
     order = sorted({m for m, _ in value}, key=lambda m: (m in sweep.REFERENCES, -value.get((m, OVER_BY), once.get(m, 0)), m))
-    lines = ["| MRR, mean of languages | " + " | ".join(OVER.values()) + " |", "|---" + "|---:" * len(OVER) + "|"]
+    rows = []
     for method in order:
         cells = (value.get((method, condition), once.get(method)) for condition in OVER)
         name = f"*{method}*" if method in sweep.REFERENCES else f"**{method}**" if method in sweep.OWN else method
-        lines.append(f"| {name} | " + " | ".join("" if v is None else f"{v:.3f}" for v in cells) + " |")
+        rows.append([name, *("" if v is None else f"{v:.3f}" for v in cells)])
     said = f"Bold: the bench's own; italic: controls and ceilings. 95 % intervals are ± {min(width.values()):.3f} to "
-    return "\n".join([*lines, "", f"{said}± {max(width.values()):.3f} wide; a method that reads no translation was run once."])
+    said += f"± {max(width.values()):.3f} wide; a method that reads no translation was run once."
+    return f"{report.pipe_table(['MRR, mean of languages', *OVER.values()], rows)}\n\n{said}"
 
 
 def study(folder: Path) -> str:
@@ -244,36 +242,36 @@ def sentences(facts: dict) -> str:
         table = tables[way, metric].query("lang == @lang").set_index("method")
         heads.append(f"{NAMES[lang]} {way}, {metric}")
         parts.append([span(row, 1 if metric == "mean rank" else 3) for row in table[["value", "low", "high"]].to_numpy()])
-    lines = ["| method | " + " | ".join(heads) + " |", "|---" + "|---:" * len(heads) + "|"]
-    lines += [f"| {method} | {' | '.join(cells)} |" for method, cells in zip(table.index, zip(*parts, strict=True), strict=True)]
+    rows = report.pipe_table(["method", *heads], zip(table.index, *parts, strict=True))
     made = (
         f"{int(table.queries.max()):,} sentences a language; in brackets 95 % intervals over them and {table.seeds.max()} seeds"
     )
-    return "\n".join([*lines, "", f"{made}. Parts chosen on held-out training sources: {', '.join(facts['parts'])}."])
+    return f"{rows}\n\n{made}. Parts chosen on held-out training sources: {', '.join(facts['parts'])}."
 
 
 def taught(facts: dict) -> str:
     """What words add to a teacher of sentences, on Multi30K's captions and on gold word alignments, a row per question."""
-    lines = ["| pairs | asked | letter n-grams | sentences | and words | words less sentences |", "|---|---|---:|---:|---:|---:|"]
+    head, rows = ["pairs", "asked", "letter n-grams", "sentences", "and words", "words less sentences"], []
+    shown = ("letter n-grams", "sentence level", "sentence and word level", "words less sentences")
     for row in facts["lines"]:
         means = row["language"] == "mean" and row["asked"] == "to English" and row["metric"] in ("R@1", "mean rank")
         if means or row["metric"] == "AER":
             digits = 1 if row["metric"] == "mean rank" else 3
-            cells = [span(row[name], digits) for name in ("letter n-grams", "sentence level", "sentence and word level")]
             where = "" if row["language"] == "mean" else f", {languages.info(row['language']).name}"
-            name = f"{row['asked']}, {row['metric']}{where}"
-            lines.append(f"| {row['pairs']} | {name} | {' | '.join([*cells, span(row['words less sentences'], digits)])} |")
-    return "\n".join([*lines, "", f"{facts['captions']:,} captions of each language in training, {len(facts['seeds'])} seeds."])
+            asked = f"{row['asked']}, {row['metric']}{where}"
+            rows.append([row["pairs"], asked, *(span(row[name], digits) for name in shown)])
+    made = f"{facts['captions']:,} captions of each language in training, {len(facts['seeds'])} seeds."
+    return f"{report.pipe_table(head, rows, 2)}\n\n{made}"
 
 
 def towers(facts: dict) -> str:
     """What towers from scratch reach on scenes, a row per language with Wilson's 95 % intervals."""
-    lines = ["| language | finds its picture among | R@1 | among 16 alike |", "|---|---|---|---|"]
+    rows = []
     for row in facts["scores"]:
         shares = [of for name, of in row.items() if name.startswith("R@1")]
-        spans = [binomtest(round(s * row["gallery"]), row["gallery"]).proportion_ci(0.95, "wilson") for s in shares]
-        cells = [f"{s:.3f} [{span.low:.3f}, {span.high:.3f}]" for s, span in zip(shares, spans, strict=True)]
-        lines.append(f"| {languages.info(row['lang']).name} | {row['gallery']} | {' | '.join(cells)} |")
+        ends = [binomtest(round(s * row["gallery"]), row["gallery"]).proportion_ci(0.95, "wilson") for s in shares]
+        cells = [span((share, *of)) for share, of in zip(shares, ends, strict=True)]
+        rows.append([languages.info(row["lang"]).name, str(row["gallery"]), *cells])
     how = f"{facts['cpu_seconds']:.0f} s of one core's time ({facts['seconds']:.0f} s by the clock, whatever else ran)"
     choices = next(int(word) for name in facts["scores"][0] if "alike" in name for word in name.split() if word.isdigit())
     chance = f"{1 / facts['scores'][0]['gallery']:.3f} and {1 / choices:.3f}"
@@ -283,24 +281,22 @@ def towers(facts: dict) -> str:
         "Wilson's 95 % intervals. Scenes are drawn and easy: nearly all is found. "
         f"Training took {how}. Printed by `python bench/bench_towers.py`."
     )
-    return "\n".join([*lines, "", said])
+    return f"{report.pipe_table(['language', 'finds its picture among', 'R@1', 'among 16 alike'], rows)}\n\n{said}"
 
 
 def cell(row: dict) -> str:
     """`value [low, high]`, or a plain number for a rank."""
-    if pd.isna(row["low"]):
-        return f"{row['value']:.0f}"
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['value']:.0f}" if pd.isna(row["low"]) else span((row["value"], row["low"], row["high"]))
 
 
 def questions(folder: Path) -> str:
     """The notebooks by the question each answers, from the title and the quote of its first cell."""
-    lines = ["| notebook | answers |", "|---|---|"]
+    rows = []
     for path in sorted(folder.glob("[0-9]*.ipynb")):
         first = nbformat.read(path, as_version=4).cells[0].source
         question = next(line.lstrip("> ").strip() for line in first.splitlines() if line.startswith(">"))
-        lines.append(f"| [{path.stem}](notebooks/{path.name}) | {question} |")
-    return "\n".join(lines)
+        rows.append([f"[{path.stem}](notebooks/{path.name})", question])
+    return report.pipe_table(["notebook", "answers"], rows, 2)
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
@@ -313,33 +309,30 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     return text
 
 
-def main() -> int:
-    blocks = {"notebooks": questions(ROOT / "notebooks")}
-    measured = [ROOT / "build" / "bench" / name for name in ("emoji.json", "speed.json")]
-    if all(path.exists() for path in measured):
-        scores = ROOT / "build" / "study" / "scores.parquet"
-        floors = floors_of(scores.parent) if scores.exists() else None
-        blocks["numbers"] = numbers(*(json.loads(path.read_text()) for path in measured), floors)
-    else:
-        print("no measurements in build/bench; run `make bench` first: the block of numbers stays as it is")
-    if (ROOT / "build" / "study" / "tables" / "random-noise-40-all.md").exists():
-        blocks["study"] = study(ROOT / "build" / "study")
-    else:
-        print("no study in build/study; run `make study FINAL=1` first: its block stays as it is")
-    if (ROOT / "build" / "study" / "tables" / "transfer-R@1.md").exists():
-        blocks["transfer"] = transfer(ROOT / "build" / "study")
-    if (ROOT / "build" / "study" / "tables" / "crossed-emoji-SumR.md").exists():
-        blocks["crossed"] = crossed(ROOT / "build" / "study")
-    if (measured := ROOT / "build" / "bench" / "towers.json").exists():
-        blocks["towers"] = towers(json.loads(measured.read_text()))
-    for name, block in {"transfer": sentences, "teacher": taught}.items():
-        if (measured := ROOT / "build" / "text" / f"{name}.json").exists():
-            blocks[block.__name__] = block(json.loads(measured.read_text()))
+def main() -> None:
+    built, folder = ROOT / "build", ROOT / "build" / "study"
+
+    def facts(name: str) -> dict:
+        return json.loads((built / name).read_text(encoding="utf-8"))
+
+    ways = {  # the files that must have been measured for a block, and what makes it
+        "notebooks": ((), lambda: questions(ROOT / "notebooks")),
+        "numbers": (("bench/emoji.json", "bench/speed.json"), lambda *files: numbers(*map(facts, files), floors_of(folder))),
+        "study": (("study/tables/random-noise-40-all.md",), lambda _: study(folder)),
+        "transfer": (("study/tables/transfer-R@1.md",), lambda _: transfer(folder)),
+        "crossed": (("study/tables/crossed-emoji-SumR.md",), lambda _: crossed(folder)),
+        "towers": (("bench/towers.json",), lambda file: towers(facts(file))),
+        "sentences": (("text/transfer.json",), lambda file: sentences(facts(file))),
+        "taught": (("text/teacher.json",), lambda file: taught(facts(file))),
+    }
+    there = {name: (files, block) for name, (files, block) in ways.items() if all((built / file).exists() for file in files)}
+    if lacking := ", ".join(name for name in ways if name not in there):
+        print(f"not measured (`make bench`, `make study FINAL=1`, `make text`), so these blocks stay as they are: {lacking}")
+    blocks = {name: block(*files) for name, (files, block) in there.items()}
     readme = ROOT / "README.md"
     readme.write_text(fill(readme.read_text(encoding="utf-8"), blocks), encoding="utf-8")
     print(f"filled {', '.join(blocks)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -55,14 +55,21 @@ def tables(scores, folder) -> None:
                 continue
             references = [method for method in compared if method in sweep.REFERENCES]
             result = report.compare(compared, langs=sorted(set(part.lang) - {"eng_Latn"}), references=references)
-            path = folder / "tables" / f"{condition} {name}".replace("%", "").replace(" ", "-")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for ending, text in (("md", result.to_markdown()), ("html", result.to_html()), ("tex", result.to_latex())):
+            path = written(result, folder, f"{condition} {name}".replace("%", ""))
+            for ending, text in (("html", result.to_html()), ("tex", result.to_latex())):
                 path.with_suffix(f".{ending}").write_text(text, encoding="utf-8")
-            path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
             path.with_suffix(".tests.csv").write_text(result.tests.to_csv(index=False), encoding="utf-8")
             if name == "all":
                 print(f"\n{condition}\n{result.to_markdown()}")
+
+
+def written(result: report.Comparison, folder: Path, name: str) -> Path:
+    """A comparison as Markdown and CSV in the folder's `tables`; its path but for the ending."""
+    path = folder / "tables" / name.replace(" ", "-")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".md").write_text(result.to_markdown(), encoding="utf-8")
+    path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+    return path
 
 
 def transfer_tables(scores, folder) -> None:
@@ -70,10 +77,7 @@ def transfer_tables(scores, folder) -> None:
     cells = {method: part for method, part in sweep.cells(scores, sweep.CLEAN).items() if method in RIVALS}
     langs = [lang for lang in sweep.TARGETS if lang != "deu_Latn" and lang in set(scores.lang)]
     for metric in ("R@1", "mean rank") if len(cells) > 1 else ():
-        result = report.compare(cells, metric, langs=langs)
-        path = folder / "tables" / f"transfer-{metric.replace(' ', '-')}"
-        path.with_suffix(".md").write_text(result.to_markdown(), encoding="utf-8")
-        path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+        written(report.compare(cells, metric, langs=langs), folder, f"transfer-{metric}")
 
 
 def crossed_tables(scores: pd.DataFrame, folder: Path, where: str) -> None:
@@ -86,10 +90,7 @@ def crossed_tables(scores: pd.DataFrame, folder: Path, where: str) -> None:
     cells = {method: part for method in compared if len(part := rows[rows.method == method])}
     langs = [lang for lang in sweep.TARGETS if lang in set(rows.lang)]
     for metric in ("R@1", "SumR") if {*sweep.CROSSED, *sweep.BESIDE} & set(cells) and len(cells) > 1 else ():
-        result = report.compare(cells, metric, langs=langs)
-        path = folder / "tables" / f"crossed-{where}-{metric}"
-        path.with_suffix(".md").write_text(result.to_markdown(), encoding="utf-8")
-        path.with_suffix(".csv").write_text(result.to_csv(), encoding="utf-8")
+        written(report.compare(cells, metric, langs=langs), folder, f"crossed-{where}-{metric}")
 
 
 def scenes(folder: Path, part: str) -> None:
@@ -156,7 +157,7 @@ def commit_of(root: Path) -> str:
     return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "xmalign_lab", "bench"))
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--final", action="store_true", help="open the test scores; every opening is logged")
     parser.add_argument("--smoke", action="store_true", help="the small study on scenes that CI runs")
@@ -167,8 +168,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     if not options.smoke and (problem := emoji.missing()):
-        print(problem)
-        return 1
+        raise SystemExit(problem)
     root = profile.repository()
     folder = root / "build" / ("study-smoke" if options.smoke else "study" if options.final else "study-validation")
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,8 +203,7 @@ def main() -> int:
     if set(sweep.CROSSED) <= set(options.methods) and not options.smoke:
         scenes(folder, "test" if options.final else "validation")
     print(f"\n{len(runs)} runs in {(time.monotonic() - start) / 60:.1f} minutes now; the record of {facts['runs']} is {folder}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, and `bench` is no installed package
@@ -43,7 +42,6 @@ from xmalign_lab.corpus import Corpus, CorpusError, Pairs, hashed_fraction
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.evaluate import report, significance, words
 from xmalign_lab.losses import local
-from xmalign_lab.lowresource import LEVELS
 from xmalign_lab.model import Aligner
 from xmalign_lab.pairs import noise
 from xmalign_lab.study import Task
@@ -69,12 +67,6 @@ def read(root: Path, captions: int) -> tuple[Corpus, dict]:
     free = sorted(set(group[~asked]) - set(group[key.isin(key[asked])]), key=hashed_fraction)
     gold = {lang: lexicons.load_alignments(name, ENGLISH, lang, "test", place[name]) for lang, name in GOLD.items()}
     return corpus.select(asked | group.isin(free[:captions])), gold
-
-
-def leveled(texts) -> Features:
-    """What `lowresource.leveled` gives, of texts that are in no corpus."""
-    rows = sparse.hstack([level.encode(texts, progress=False).vectors * len(LEVELS) ** -0.5 for level in LEVELS], format="csr")
-    return Features(range(len(texts)), rows)
 
 
 def linked(encode, gold: list) -> pd.DataFrame:
@@ -105,7 +97,7 @@ def recorded(share: float | None, rate: str, seed: int, corpus: Corpus, gold: di
     recipe = replace(RECIPE, seed=seed, per_epoch=max(1, round(len(pairs) / RECIPE.batch_pairs)))
 
     def teacher() -> Aligner:
-        texts = Features(known.ids, leveled(list(known.rows.text)).vectors)
+        texts = Features(known.ids, cl2cm.leveled_texts(list(known.rows.text)))
         if not share:
             return cl2cm.teacher(replace(recipe, epochs=2 * recipe.epochs), texts, pairs)
         before = Aligner.load(recorded(0, rate, seed, corpus, gold).folder)
@@ -118,7 +110,7 @@ def recorded(share: float | None, rate: str, seed: int, corpus: Corpus, gold: di
         if share is not None:
             aligner = teacher()
             aligner.save(folder)
-            encode = lambda texts: aligner.encode_text(leveled(texts))  # noqa: E731
+            encode = lambda texts: aligner.encode_text(Features(range(len(texts)), cl2cm.leveled_texts(texts)))  # noqa: E731
         for split in ("validation", "test"):
             said = corpus.where_rows(split=split).rows.pivot(index="group", columns="lang", values="text")
             there = {lang: encode(list(said[lang])) for lang in said}
@@ -162,7 +154,7 @@ def aer(counts: np.ndarray) -> np.ndarray:
     return 1 - counts[..., :2].sum(-1) / counts[..., 2:].sum(-1)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=profile.data_root(), help="the folder that holds multi30k/ and others")
     parser.add_argument("--captions", type=int, default=1_000, help="training captions of each language, of 29,000")
@@ -186,8 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\nvalidation MRR by what words count: {tried}")
     facts = {"captions": options.captions, "seeds": options.seeds, "tried": tried, "lines": made}
     profile.built("text", "teacher.json").write_text(json.dumps(facts, indent=1))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -204,7 +204,7 @@ def chosen(taught: pd.DataFrame, known: Features) -> tuple[tuple[str, ...], dict
     return kept, tried
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=profile.data_root(), help="the folder that holds sib200/ and others")
     parser.add_argument("--teacher", default="sentence-transformers/all-MiniLM-L6-v2", help="a folder, or a name on the hub")
@@ -236,8 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
             facts = {"table": table.table.to_dict("records"), "tests": tests.to_dict("records")}
             made["tables"].append({"metric": metric, "direction": way + how} | facts)
     profile.built("text", "transfer.json").write_text(json.dumps(made, indent=1))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

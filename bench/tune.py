@@ -54,7 +54,7 @@ def tune(method: str, rate: float) -> tuple[dict, list[dict]]:
     return dict(search.best_params), trials
 
 
-def main() -> int:
+def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     methods = sys.argv[1:] or [method for method in sweep.METHODS if method not in UNTRAINED]
     chosen = json.loads(baselines.TUNED.read_text(encoding="utf-8")) if baselines.TUNED.exists() else {}
@@ -67,8 +67,7 @@ def main() -> int:
             print(f"{method}, {rate:.0%} noise: {best}, MRR {max(t['MRR'] for t in trials):.4f}", flush=True)
     baselines.TUNED.write_text(json.dumps(chosen, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     pd.DataFrame(rows).to_csv(profile.built("study", "tuning.csv"), index=False)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, concatenate, normalise
-from xmalign_lab.encoders.classic import ClassicText, words
+from xmalign_lab.encoders.classic import words
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.pairs import augment
 
@@ -102,45 +102,6 @@ def test_captions_translated_from_a_table_keep_their_group():
     assert pairs.rows.to_dict("records")[0] | {"score": 0} == {
         "left": "g0", "right": "g0~swh_Latn", "weight": 1.0, "score": 0, "source": "eng_Latn-swh_Latn"
     }  # fmt: skip
-
-
-def test_a_round_trip_weighs_by_agreement_and_copies_and_silence_weigh_nothing():
-    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
-    answers = {
-        "red house": "nyumba nyekundu", "small cat": "Small  cat", "big tree and house": "", "tea": "chai",
-        "nyumba nyekundu": "red house", "Small cat": "small cat", "chai": "teapot",
-    }  # fmt: skip
-    asked = []
-
-    def translate(texts, source, target):
-        asked.append((source, target, texts))
-        return [answers[text] for text in texts]
-
-    new, pairs, counts = augment.round_trip(toy, "eng_Latn", "swh_Latn", translate)
-    assert asked == [("eng_Latn", "swh_Latn", ENGLISH), ("swh_Latn", "eng_Latn", ["nyumba nyekundu", "Small cat", "chai"])]
-    assert counts == {"empty": 1, "copied": 1, "kept": 2}
-    weight = {right: w for right, w in zip(pairs.rows.right, pairs.rows.weight, strict=True)}
-    assert set(weight) == {"g0~swh_Latn", "g1~swh_Latn", "g3~swh_Latn", "g3~back"} == set(new.rows.id)
-    assert weight["g0~swh_Latn"] == pytest.approx(1) and weight["g1~swh_Latn"] == 0
-    both = [Counter(ClassicText().grams(text)) for text in ("tea", "teapot")]
-    cosine = sum(both[0][g] * both[1][g] for g in both[0]) / np.prod([sum(v**2 for v in c.values()) ** 0.5 for c in both])
-    assert weight["g3~swh_Latn"] == weight["g3~back"] == pytest.approx(cosine, rel=1e-5) and 0 < cosine < 1
-    assert pairs.sources == ["eng_Latn-swh_Latn", "eng_Latn-eng_Latn"]
-    pairs.check(concatenate([toy, new], "both").ids)
-
-
-def test_a_translator_that_gives_up():
-    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
-    with pytest.raises(CorpusError, match="translating eng_Latn into swh_Latn: all 4 outputs are empty"):
-        augment.round_trip(toy, "eng_Latn", "swh_Latn", lambda texts, *_: [" " for _ in texts])
-    with pytest.raises(CorpusError, match="4 texts were sent and 1 came back"):
-        augment.round_trip(toy, "eng_Latn", "swh_Latn", lambda texts, *_: ["x"])
-
-
-def test_copies_both_ways_say_that_there_is_nothing_to_pair():
-    toy = corpus(ENGLISH, "eng_Latn").where_rows(split="")
-    with pytest.raises(CorpusError, match="no text was changed"):
-        augment.round_trip(toy, "eng_Latn", "swh_Latn", lambda texts, *_: texts)
 
 
 # Words switched, and words left out

@@ -18,6 +18,7 @@ from scipy import sparse
 from xmalign_lab.corpus import Corpus, CorpusError
 from xmalign_lab.encoders import cache
 from xmalign_lab.encoders.classic import ClassicImage, ClassicText
+from xmalign_lab.encoders.features import Features
 
 ROOT = Path(__file__).parents[1]
 ROWS = [("t1", "eng_Latn", "red ball"), ("t2", "swh_Latn", "mpira mwekundu"), ("t3", "sin_Sinh", "රතු බෝලය")]
@@ -92,10 +93,18 @@ def test_dense_features_are_mapped_and_cannot_change_the_file(tmp_path, pictures
     same(cache.encode(pictures, ClassicImage(), tmp_path), ClassicImage().encode(pictures))
 
 
-def test_tokens_mask_and_words_come_back(tmp_path):
-    from xmalign_lab.encoders.tiny import TinyText, TinyTextEncoder
+class Worded(ClassicText):
+    """A text's n-grams, and beside them a token for each of its words."""
 
-    encoder = Counted(TinyTextEncoder(TinyText(width=8, depth=1, heads=2), tokens=True))
+    def encode(self, corpus, progress=True):
+        found = super().encode(corpus, progress)
+        tokens = np.random.default_rng(0).random((len(found), 3, 4), np.float32)
+        words = np.tile([0, 1, -1], (len(found), 1))
+        return Features(found.ids, found.vectors, tokens, words >= 0, words)
+
+
+def test_tokens_mask_and_words_come_back(tmp_path):
+    encoder = Counted(Worded())
     first, second = (cache.encode(texts(), encoder, tmp_path) for _ in range(2))
     assert encoder.asked == 1 and second.tokens.ndim == 3 and second.words is not None
     same(first, second)

@@ -9,9 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmalign_lab import similarity
-from xmalign_lab.evaluate.local import inside, mass_inside, pointing, rank_by_parts
-from xmalign_lab.evaluate.retrieval import Side, rank_queries
+from xmalign_lab.evaluate.local import inside, pointing
 from xmalign_lab.losses import local
 
 MEASURES = {
@@ -272,7 +270,6 @@ def test_pointing_by_hand():
     assert inside(boxes, grid).tolist() == [[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1], [1, 0, 0, 0]]
     weights = np.array([[0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1], [0.0, 0.4, 0.4, 0.2], [-1.0, -2.0, -3.0, -4.0]])
     assert pointing(weights, boxes, grid).tolist() == [1, 0, 0.5, 1]
-    assert mass_inside(weights[:3], boxes[:3], grid) == pytest.approx([0.4, 0.4, 0.6])
     wide = inside(np.array([[0.5, 0, 1, 1]]), (1, 4))  # one row of four: the right half of the picture
     assert wide.tolist() == [[0, 0, 1, 1]]
 
@@ -286,7 +283,6 @@ def test_what_points_nowhere_has_the_chance_level(seed, rows, columns):
     chance = inside(boxes, (rows, columns)).mean(1)
     even = np.full((6, rows * columns), 0.2)
     assert pointing(even, boxes, (rows, columns)) == pytest.approx(chance)
-    assert mass_inside(even, boxes, (rows, columns)) == pytest.approx(chance)
     each = [pointing(np.eye(rows * columns)[[patch] * 6], boxes, (rows, columns)) for patch in range(rows * columns)]
     assert np.mean(each, axis=0) == pytest.approx(chance)  # a guess at random, too
 
@@ -299,75 +295,8 @@ def test_what_points_nowhere_has_the_chance_level(seed, rows, columns):
         ([0.5, 0.5, 0, 0], [float("nan"), 0.2, 0.4, 0.4], "box 0"),
         ([0.5, 0.5, 0], [0, 0, 1, 1], "2 × 2 patches"),
         ([0.5, float("nan"), 0, 0], [0, 0, 1, 1], "row 0: not a finite number"),
-        ([1.5, -0.5, 0, 0], [0, 0, 1, 1], "row 0: a share needs"),
-        ([0, 0, 0, 0], [0, 0, 1, 1], "row 0: a share needs"),
     ],
 )
 def test_weights_and_boxes_that_mean_nothing_are_refused(weights, box, message):
     with pytest.raises(ValueError, match=message):
-        mass_inside(np.array([weights]), np.array([box]), (2, 2))
-
-
-NAMED = {"lang": "swh_Latn", "direction": "text→image", "name": "scenes"}
-
-
-def random_side(random, rows, groups):
-    of = np.array([f"g{i}" for i in random.integers(groups, size=rows)], object)
-    return Side(similarity.unit(random.normal(size=(rows, 5))), np.arange(rows).astype(str).astype(object), of, of)
-
-
-def brute_ranks(queries, gallery, local, k, share):
-    """The whole list in its new order, query by query, and where the first correct item stands among the wrong ones."""
-    found = []
-    for i, group in enumerate(queries.groups):
-        cosine = queries.vectors[i] @ gallery.vectors.T
-        order = sorted(range(len(cosine)), key=lambda j: -cosine[j])
-        order[:k] = sorted(order[:k], key=lambda j: -((1 - share) * cosine[j] + share * local[i, j]))
-        right = [gallery.groups[j] == group for j in order]
-        if any(right):
-            first = right.index(True)
-            found.append((first + 1, np.mean([sum(right[: r + 1]) / (r + 1) for r in range(len(right)) if right[r]])))
-    return np.array(found).T
-
-
-@pytest.mark.parametrize("k, share", [(1, 0.5), (5, 0.5), (5, 1.0), (12, 0.3), (99, 0.5), (99, 1.0)])
-def test_the_best_are_put_in_order_again_and_no_other(k, share):
-    random = np.random.default_rng(0)
-    queries, gallery = random_side(random, 30, 9), random_side(random, 40, 8)
-    parts = random.uniform(-1, 1, (30, 40))
-    table = rank_by_parts(queries, gallery, parts, k, share, **NAMED)
-    rank, precision = brute_ranks(queries, gallery, parts, k, share)
-    assert table["rank"].to_numpy() == pytest.approx(rank) and table.ap.to_numpy() == pytest.approx(precision)
-    plain = rank_queries(queries, gallery, **NAMED)
-    same = [column for column in plain if column not in ("rank", "ap", "ndcg", "protocol")]
-    assert table[same].equals(plain[same]) and list(table) == list(plain) and table.dropped.max() > 0
-    assert table.protocol.unique().tolist() == [
-        f"captions: all; ties: mean rank; translate-test: off; re-ranking: the best {min(k, 40)} by parts, share {share:g}"
-    ]
-
-
-def test_without_a_share_or_with_one_candidate_nothing_moves():
-    random = np.random.default_rng(1)
-    queries, gallery = random_side(random, 30, 9), random_side(random, 40, 9)
-    plain, parts = rank_queries(queries, gallery, **NAMED), random.uniform(-1, 1, (30, 40))
-    for k, share in ((20, 0.0), (1, 1.0)):
-        table = rank_by_parts(queries, gallery, parts, k, share, **NAMED)
-        assert table[["rank", "ap", "ndcg"]].to_numpy() == pytest.approx(plain[["rank", "ap", "ndcg"]].to_numpy())
-
-
-def test_parts_that_know_the_answer_win_and_a_tie_is_the_mean_rank():
-    random = np.random.default_rng(2)
-    queries = random_side(random, 12, 12)
-    gallery = Side(random_side(random, 20, 1).vectors, np.arange(20), *(np.array([f"g{i}" for i in range(20)], object),) * 2)
-    right = queries.groups[:, None] == gallery.groups
-    assert (rank_by_parts(queries, gallery, right * 9.0, k=20, **NAMED)["rank"] == 1).all()
-    level = rank_by_parts(queries, gallery, np.zeros((12, 20)), k=20, share=1.0, **NAMED)
-    assert (level["rank"] == 10.5).all()
-
-
-@pytest.mark.parametrize("change", [{"k": 0}, {"share": 1.5}, {"local": np.zeros((3, 40))}, {"share": float("nan")}])
-def test_a_wish_that_cannot_be_met_is_refused(change):
-    random = np.random.default_rng(3)
-    queries, gallery = random_side(random, 30, 9), random_side(random, 40, 9)
-    with pytest.raises(ValueError, match="30 queries and 40 items"):
-        rank_by_parts(queries, gallery, **{"local": np.zeros((30, 40))} | change, **NAMED)
+        pointing(np.array([weights]), np.array([box]), (2, 2))

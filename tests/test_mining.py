@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from bench import bench_mining
+from bench import bench_ranks
 from xmalign_lab import similarity
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.features import Features
@@ -225,9 +225,9 @@ def test_several_second_languages_share_one_pool():
 
 
 def test_the_bench_runs_on_little_data(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench_mining.profile, "repository", lambda: tmp_path)
-    monkeypatch.setattr(bench_mining, "SQUARE", 256)
-    assert bench_mining.main(["--size", "300"]) == 0
+    monkeypatch.setattr(bench_ranks.profile, "repository", lambda: tmp_path)
+    monkeypatch.setattr(bench_ranks, "SQUARE", 256)
+    bench_ranks.main("mining", "300")
     printed = capsys.readouterr().out
     assert "rows: 300" in printed and "mining / rate of torch.mm" in printed
     assert json.loads((tmp_path / "build" / "bench" / "mining-300.json").read_text())["precision"] > 0.9

@@ -1,7 +1,9 @@
 """Pseudo-parallel pairs: what copies or says nothing weighs nothing and is flagged, every row says of what it was made."""
 
 import gzip
+from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 
 from xmalign_lab.corpora import captions
 from xmalign_lab.corpus import Corpus, CorpusError, concatenate, normalise
+from xmalign_lab.encoders.classic import ClassicText
 from xmalign_lab.pairs import pseudo
-from xmalign_lab.pairs.augment import round_trip
 
 ENGLISH = ["red house", "small cat", "big tree and house", "tea", "one two", "a dog"]
 THERE = ["nyumba nyekundu", "Small  cat", "", "chai", "one two", "mbwa"]
@@ -58,20 +60,52 @@ def test_rows_say_of_what_they_were_made_and_flags_weigh_nothing():
     pairs.check(concatenate([toy, new], "both").ids)
 
 
-def test_it_is_the_round_trip_and_a_name_goes_before_a_function_s():
-    toy = corpus()
-    old, before, _ = round_trip(toy, "eng_Latn", "swh_Latn", says)
-
+def test_a_name_goes_before_a_function_s():
     class Model:
         name = "somebody/nllb"
         __call__ = staticmethod(says)
 
-    new, pairs, _ = pseudo.pseudo_parallel(toy, "eng_Latn", "swh_Latn", Model())
+    new, _, _ = pseudo.pseudo_parallel(corpus(), "eng_Latn", "swh_Latn", Model())
     assert {labels["by"] for labels in new.rows.labels} == {"somebody/nllb"}
-    same = new.rows[new.rows.id.isin(old.rows.id)]
-    assert same[["id", "text", "lang"]].values.tolist() == old.rows[["id", "text", "lang"]].values.tolist()
-    kept = pairs.rows[pairs.rows.right.isin(old.rows.id)]
-    assert kept.drop(columns="score").values.tolist() == before.rows.drop(columns="score").values.tolist()
+
+
+def test_a_round_trip_weighs_by_agreement_and_copies_and_silence_weigh_nothing():
+    toy = corpus(ENGLISH[:4])
+    answers = {
+        "red house": "nyumba nyekundu", "small cat": "Small  cat", "big tree and house": "", "tea": "chai",
+        "nyumba nyekundu": "red house", "Small cat": "small cat", "chai": "teapot",
+    }  # fmt: skip
+    asked = []
+
+    def translate(texts, source, target):
+        asked.append((source, target, texts))
+        return [answers[text] for text in texts]
+
+    new, pairs, counts = pseudo.pseudo_parallel(toy, "eng_Latn", "swh_Latn", translate)
+    assert asked == [("eng_Latn", "swh_Latn", ENGLISH[:4]), ("swh_Latn", "eng_Latn", ["nyumba nyekundu", "Small cat", "chai"])]
+    assert counts == {"empty": 1, "copied": 1, "kept": 2}
+    weight = {right: w for right, w in zip(pairs.rows.right, pairs.rows.weight, strict=True)}
+    assert set(weight) == {"g0~swh_Latn", "g1~swh_Latn", "g3~swh_Latn", "g3~back"} == set(new.rows.id)
+    assert weight["g0~swh_Latn"] == pytest.approx(1) and weight["g1~swh_Latn"] == 0
+    both = [Counter(ClassicText().grams(text)) for text in ("tea", "teapot")]
+    cosine = sum(both[0][g] * both[1][g] for g in both[0]) / np.prod([sum(v**2 for v in c.values()) ** 0.5 for c in both])
+    assert weight["g3~swh_Latn"] == weight["g3~back"] == pytest.approx(cosine, rel=1e-5) and 0 < cosine < 1
+    assert pairs.sources == ["eng_Latn-swh_Latn", "eng_Latn-eng_Latn"]
+    pairs.check(concatenate([toy, new], "both").ids)
+
+
+def test_a_translator_that_gives_up():
+    toy = corpus(ENGLISH[:4])
+    with pytest.raises(CorpusError, match="translating eng_Latn into swh_Latn: all 4 outputs are empty"):
+        pseudo.pseudo_parallel(toy, "eng_Latn", "swh_Latn", lambda texts, *_: [" " for _ in texts])
+    with pytest.raises(CorpusError, match="4 texts were sent and 1 came back"):
+        pseudo.pseudo_parallel(toy, "eng_Latn", "swh_Latn", lambda texts, *_: ["x"])
+
+
+def test_copies_both_ways_say_that_there_is_nothing_to_pair():
+    toy = corpus(ENGLISH[:4])
+    with pytest.raises(CorpusError, match="no text was changed"):
+        pseudo.pseudo_parallel(toy, "eng_Latn", "swh_Latn", lambda texts, *_: texts)
 
 
 def test_judged_shows_every_text_with_what_became_of_it():

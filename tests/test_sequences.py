@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from xmalign_lab import corpora
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
-from xmalign_lab.encoders.classic import ClassicImage, ClassicText
+from xmalign_lab.encoders.classic import ClassicText
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.inputs import Inputs
-from xmalign_lab.encoders.sequences import Sequence, frames, of_tokens, patches
+from xmalign_lab.encoders.sequences import Sequence, frames, of_tokens
 from xmalign_lab.model import Aligner, TowerHead
 from xmalign_lab.recipe import Recipe
 from xmalign_lab.train import fit, load_state, save_state, train
@@ -315,29 +314,6 @@ def test_an_hdf5_file_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "x.h5").write_text("no HDF5")
     with pytest.raises(CorpusError, match="x.h5 cannot be loaded: .*signature"):
         frames(corpus_of(), tmp_path / "x.h5")
-
-
-# Pictures
-
-
-def test_patches_are_the_cells_of_a_picture(tmp_path):
-    plain = Image.new("RGB", (64, 64), (250, 250, 250))
-    dotted = plain.copy()
-    dotted.paste(Image.effect_noise((8, 8), 90).convert("RGB"), (36, 20))  # in row 1, column 2 of four
-    paths = [str(tmp_path / name) for name in ("plain.png", "dotted.png")]
-    plain.save(paths[0]), dotted.save(paths[1])
-    corpus = Corpus(pd.DataFrame({"id": ["plain", "dotted"], "group": ["a", "b"], "image": paths}))
-    inputs = patches(corpus)
-    assert inputs.rows.shape == (2, 16, 52) and patches(corpus, 2).rows.shape == (2, 4, 208)
-    edges = inputs.rows[1, :, :36].any(1)
-    assert np.flatnonzero(edges).tolist() == [1 * 4 + 2] and not inputs.rows[0, :, :36].any()
-    colours = np.abs(inputs.rows[1, :, 36:] - inputs.rows[1, 0, 36:]).max(1) > 1e-6
-    quarters = patches(corpus, 2).rows[1].reshape(4, 4, 52)
-    assert np.flatnonzero(colours).tolist() == [6] and np.argwhere(quarters[..., :36].any(2)).tolist() == [[1, 2]]
-    whole = ClassicImage().encode(corpus, progress=False).vectors[:, :2020].reshape(2, -1)
-    assert set(np.round(8 * whole[1][-256:], 4)) == set(np.round(inputs.rows[1, :, 36:].ravel(), 4)), "nothing else is in them"
-    with pytest.raises(CorpusError, match="a grid of 3 cells a side; give 1, 2 or 4"):
-        patches(corpus, 3)
 
 
 # End to end

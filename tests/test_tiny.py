@@ -7,17 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from bench import bench_towers
 from xmalign_lab import corpora
 from xmalign_lab.corpora import scenes
-from xmalign_lab.corpus import Corpus, CorpusError
+from xmalign_lab.corpus import CorpusError
 from xmalign_lab.encoders import tiny
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.inputs import Inputs
-from xmalign_lab.encoders.levels import MultiLevelText
-from xmalign_lab.encoders.tiny import TinyImageEncoder, TinyText, TinyTextEncoder, TinyViT
+from xmalign_lab.encoders.tiny import TinyText, TinyViT
 from xmalign_lab.evaluate.local import inside
 from xmalign_lab.model import Encoded
 
@@ -25,20 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = dict(width=16, depth=2, heads=2)
 TEXTS = ["mpira", "mpira mwekundu mkubwa", "රතු බෝලය"]
-
-
-def text_corpus(texts=TEXTS):
-    rows = {"id": [f"t{i}" for i in range(len(texts))], "group": "g", "lang": "swh_Latn", "text": texts}
-    return Corpus(pd.DataFrame(rows))
-
-
-@pytest.fixture
-def picture_corpus(tmp_path):
-    paths = []
-    for i, colour in enumerate(("red", "blue", "green")):
-        Image.new("RGB", (20, 30), colour).save(tmp_path / f"{i}.png")
-        paths.append(str(tmp_path / f"{i}.png"))
-    return Corpus(pd.DataFrame({"id": list("abc"), "group": list("abc"), "image": paths}))
 
 
 def text_tower(**changes):
@@ -232,33 +216,6 @@ def test_both_towers_learn_end_to_end(options):
     assert similarity.argmax(1).tolist() == [0, 1, 2, 3] and loss < 0.5
 
 
-def test_image_encoder_gives_features_with_patches(picture_corpus):
-    tower = TinyViT(size=16, patch=8, **SMALL)
-    features = TinyImageEncoder(tower, tokens=True, batch=2).encode(picture_corpus)
-    assert features.vectors.shape == (3, 16) and features.tokens.shape == (3, 4, 16) and features.mask is None
-    assert tower.training, "encoding leaves the tower's mode as it was"
-    assert TinyImageEncoder(tower).encode(picture_corpus).tokens is None
-    assert np.abs(features.vectors[0] - features.vectors[1]).max() > 1e-3
-
-
-def test_text_encoder_in_batches_equals_all_at_once():
-    tower = text_tower()
-    whole = TinyTextEncoder(tower, tokens=True).encode(text_corpus())
-    parts = TinyTextEncoder(tower, tokens=True, batch=1).encode(text_corpus())
-    np.testing.assert_allclose(whole.vectors, parts.vectors, atol=1e-6)
-    np.testing.assert_allclose(whole.tokens, parts.tokens, atol=1e-6)
-    assert whole.tokens.shape[:2] == whole.mask.shape == whole.words.shape
-    np.testing.assert_array_equal(whole.mask, whole.words >= 0)
-    assert whole.words[1].max() == 2 and whole.mask.sum(1).tolist() == [5, 19, 5]
-
-
-def test_several_levels_behind_the_encoder():
-    tower = MultiLevelText(("characters", "words"), **SMALL)
-    features = TinyTextEncoder(tower, tokens=True, batch=2).encode(text_corpus())
-    assert features.tokens.shape == (3, 3, 16) and features.words.tolist() == [[0, -1, -1], [0, 1, 2], [0, 1, -1]]
-    np.testing.assert_allclose(TinyTextEncoder(tower).encode(TEXTS).vectors, features.vectors, rtol=1e-6)
-
-
 def test_the_bench_asks_among_pictures_that_differ_in_one_attribute():
     corpus = corpora.load("scenes", ["eng_Latn"], n=1080, pictures=1).where_rows(modality="image")
     labels = dict(zip(corpus.rows.group, corpus.rows.labels, strict=True))
@@ -405,15 +362,6 @@ def test_the_bench_hides_most_captions_of_two_languages(untrained, monkeypatch):
         assert rows.lang.value_counts().to_dict() == {"": 80, "eng_Latn": 40, "swh_Latn": 2, "sin_Sinh": 2}
     known = set(learned.where_rows(lang=["swh_Latn", "sin_Sinh"]).rows.text)
     assert len(read) == 3 and all(set(texts) == known and len(texts) == 80 for texts in read), "and never one that is asked"
-
-
-def test_spec_changes_with_weights_settings_and_tokens():
-    towers = [TinyText(**SMALL), TinyText(**SMALL, seed=1), TinyText(**SMALL, longest=95)]
-    specs = [str(TinyTextEncoder(tower).spec()) for tower in towers] + [str(TinyTextEncoder(towers[0], tokens=True).spec())]
-    assert len(set(specs)) == 4
-    with torch.no_grad():
-        towers[0].norm.weight[0] += 1e-3
-    assert str(TinyTextEncoder(towers[0]).spec()) not in specs
 
 
 def test_settings_that_do_not_divide_are_refused():

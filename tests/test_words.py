@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from xmalign_lab import similarity
 from xmalign_lab.evaluate import words
-from xmalign_lab.evaluate.words import align, alignment_counts, alignment_scores, induction, words_of
+from xmalign_lab.evaluate.words import align, alignment_counts, alignment_scores, induction
 
 UNIT = np.eye(5, dtype=np.float32)
 
@@ -31,7 +31,7 @@ def test_induction_written_out():
     )
     assert table["query"].tolist() == ["maji", "moto", "jua"]
     assert table["P@1"].tolist() == [1, 0, 1] and table["P@2"].tolist() == [1, 1, 1]  # "moto" finds water first, then fire
-    assert table.attrs == {"gold words": 3, "missing words": 0, "missing": "skip"}
+    assert table.attrs == {"gold words": 3, "missing words": 0}
 
 
 @pytest.mark.parametrize("csls", [False, True])
@@ -57,15 +57,12 @@ def test_induction_against_brute_force(csls):
     assert 0 < table["P@10"].mean() < 1
 
 
-def test_words_without_a_vector_are_skipped_or_missed_and_counted():
+def test_words_without_a_vector_are_skipped_and_counted():
     gold = {"maji": ["water"], "jua": ["sun"], "moto": ["fire"]}  # jua has no vector, fire has none
     sides = (UNIT[:2], ["maji", "moto"], UNIT[:2], ["water", "sun"])
-    skipped, missed = (induction(*sides, gold, k=(1, 2), missing=how) for how in ("skip", "miss"))
-    assert skipped["query"].tolist() == ["maji"] and skipped["P@1"].mean() == 1
-    assert missed["query"].tolist() == ["maji", "jua", "moto"] and missed["P@1"].tolist() == [1, 0, 0]
-    assert skipped.attrs["missing words"] == missed.attrs["missing words"] == 2 and missed.attrs["gold words"] == 3
-    with pytest.raises(ValueError, match="missing is 'drop'; known are 'skip' and 'miss'"):
-        induction(*sides, gold, missing="drop")
+    found = induction(*sides, gold, k=(1, 2))
+    assert found["query"].tolist() == ["maji"] and found["P@1"].mean() == 1
+    assert found.attrs == {"gold words": 3, "missing words": 2}
     with pytest.raises(ValueError, match="none of the 1 gold words has a vector on both sides"):
         induction(*sides, {"jua": ["sun"]}, k=(1,))
 
@@ -193,13 +190,6 @@ def test_align_is_by_cosine_and_says_what_it_cannot_do():
         align(UNIT, UNIT, "mwmf")
     with pytest.raises(ValueError, match="0 source and 5 target tokens"):
         align(UNIT[:0], UNIT)
-
-
-def test_tokens_to_words():
-    source_map, target_map = np.array([-1, 0, 0, 1]), np.array([0, 1, 1, -1])
-    token_pairs = np.array([[3, 0], [1, 1], [2, 2], [0, 1], [1, 3]])
-    assert words_of(token_pairs, source_map, target_map).tolist() == [[0, 1], [1, 0]]
-    assert words_of(np.empty((0, 2)), source_map, target_map).shape == (0, 2)
 
 
 def test_alignment_error_rate_written_out():

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from xmalign_lab import ridge, schedules, similarity
-from xmalign_lab.baselines import NotApplicable, clip, contrastive, kernel_ridge, need_parallel, teacher
+from xmalign_lab.baselines import NotApplicable, by_parts, clip, contrastive, kernel_ridge, need_parallel, teacher
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.classic import ClassicText
 from xmalign_lab.encoders.features import Features
@@ -256,15 +255,9 @@ MINING = {
     "dictionary alone": (dictionary_alone, clip(name="dictionary alone")),
     "oracle mining": (oracle_mining, clip(name="oracle mining")),
 }
-ABLATION = {
-    name: (partial(built, parts=parts), clip(name=name))
-    for name, parts in {
-        "all parts": PARTS,
-        "no parts": (),
-        **{f"without {part}": tuple(other for other in PARTS if other != part) for part in PARTS},
-        **{f"only {part}": (part,) for part in PARTS},
-    }.items()
-}
+ABLATION = {"all parts": PARTS, "no parts": ()}
+ABLATION |= {f"without {part}": tuple(other for other in PARTS if other != part) for part in PARTS}
+ABLATION = by_parts(built, ABLATION | {f"only {part}": (part,) for part in PARTS})
 TUNED_AS |= {
     name: ("constant τ", 0.0 if {"belief", "threshold"} & set(method.keywords["parts"]) else None)
     for name, (method, _) in ABLATION.items()

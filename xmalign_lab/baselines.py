@@ -7,13 +7,15 @@ A method takes a `Task` and a `Recipe` and returns the per-query scores of the r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.linalg import orthogonal_procrustes
+from scipy.special import digamma
 
 from xmalign_lab import profile, records, ridge, schedules, similarity
 from xmalign_lab.corpus import Corpus, Pairs
@@ -100,12 +102,12 @@ def no_dictionary(task: Task, recipe: Recipe) -> pd.DataFrame:
 
 def m_clip(task: Task, recipe: Recipe) -> pd.DataFrame:
     """Distillation after M-CLIP (Carlsson et al. 2022): a target text's vector is drawn to the teacher's of its translation."""
-    return _distilled(task, recipe, _to_teacher(task, targets=True, pivot=False))
+    return _distilled(task, recipe, to_teacher(task, targets=True, pivot=False))
 
 
 def reimers_gurevych(task: Task, recipe: Recipe) -> pd.DataFrame:
     """Distillation after Reimers & Gurevych 2020 (arXiv 2004.09813): the pivot text and its translations to one vector."""
-    return _distilled(task, recipe, _to_teacher(task, targets=True, pivot=True))
+    return _distilled(task, recipe, to_teacher(task, targets=True, pivot=True))
 
 
 def projector(task: Task, recipe: Recipe) -> pd.DataFrame:
@@ -113,11 +115,11 @@ def projector(task: Task, recipe: Recipe) -> pd.DataFrame:
 
     They count on an encoder that is multilingual already. Letter n-grams are not, so little is to be expected here.
     """
-    return _distilled(task, recipe, _to_teacher(task, targets=False, pivot=True))
+    return _distilled(task, recipe, to_teacher(task, targets=False, pivot=True))
 
 
-def _to_teacher(task: Task, targets: bool, pivot: bool) -> Pairs:
-    """Pairs of a teacher's vector with the text that should come to lie there."""
+def to_teacher(task: Task, targets: bool, pivot: bool) -> Pairs:
+    """Pairs of a teacher's vector with the text that should come to lie there, as `distilled` takes them."""
     parts = []
     if targets:
         rows = task.parallel.rows
@@ -132,15 +134,20 @@ def _to_teacher(task: Task, targets: bool, pivot: bool) -> Pairs:
 
 
 def _distilled(task: Task, recipe: Recipe, pairs: Pairs) -> pd.DataFrame:
-    """Train a text head towards the teacher's space, in which the pictures stay where the teacher put them."""
-    master = teacher(task, recipe)
+    student, features = distilled(task, _seeded(recipe, task), teacher(task, recipe), pairs)
+    return score(student, task.asked, features)
+
+
+def distilled(
+    task: Task, recipe: Recipe, master: Aligner, pairs: Pairs, folder: Path | None = None
+) -> tuple[Aligner, dict[str, Features]]:
+    """A text head trained towards the space of the teacher `master`, in which the pictures stay, and features for both sides."""
     pictures, texts = (task.corpus.where_rows(modality=m) for m in ("image", "text"))
     pivot = texts.where_rows(lang=task.pivot).ids
     given = Features(pictures.ids, master.encode_image(_rows(task, "image", pictures.ids)))
     space = Features.concatenate([given, Features(TEACHER + pivot, master.encode_text(_rows(task, "text", pivot)))])
     features = {"image": space, "text": task.features["text"]}
-    student, _ = fit(replace(_seeded(recipe, task), fixed=("image",)), features, pairs, progress=False)
-    return score(student, task.asked, features)
+    return fit(replace(recipe, fixed=("image",)), features, pairs, folder, progress=folder is not None)[0], features
 
 
 def translate_test(task: Task, recipe: Recipe) -> pd.DataFrame:
@@ -250,28 +257,31 @@ def refined(source: np.ndarray, target: np.ndarray, seed: np.ndarray, rounds: in
 
 
 def kernel_ridge(task: Task, recipe: Recipe) -> pd.DataFrame:
-    """Each target language's n-grams onto the teacher's vectors of the translations, in closed form (`ridge.fit`).
+    """Each target language's n-grams onto the teacher's vectors of the translations, in closed form (`placed`)."""
+    need_parallel(task, "nothing to regress on")
+    features = placed(task, teacher(task, recipe), task.features, True, own=False)
+    return score(Aligner(*(Fixed(table.width) for table in features.values())), task.asked, features)
 
+
+def placed(task: Task, aligner: Aligner, features, regression: bool, own: bool = True) -> dict[str, Features]:
+    """The pictures and texts that are asked, in the aligner's space, by modality; `features` are what its heads take.
+
+    With `regression` a kernel ridge (`ridge.fit`) goes from a target's own features in `task` to the aligner's vectors of the
+    pivot texts that they are paired with; a target text lies there, or with `own` at the mean of there and where its head says.
     A pair counts with its weight.
     """
-    need_parallel(task, "nothing to regress on")
-    master, family = teacher(task, recipe), task.corpus.lookup("family")
-    pictures, own = (asked.ids for asked in (task.asked.where_rows(modality="image"), _texts(task.asked, task.pivot)))
-    mapped = [Features(own, master.encode_text(_rows(task, "text", own)))]
-    for target in task.targets:
+    family, take = task.corpus.lookup("family"), task.features["text"].take
+    pictures, texts = (task.asked.where_rows(modality=modality).ids for modality in ("image", "text"))
+    vectors = aligner.encode_text(Features(texts, features["text"].take(texts)))
+    for target in task.targets if regression else ():
         rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
-        goal = master.encode_text(_rows(task, "text", rows.left.to_numpy()))
-        families, weight = rows.left.map(family).to_numpy(), rows.weight.to_numpy(float)
-        learned, _ = ridge.fit(task.features["text"].take(rows.right), goal, families, weight)
-        queries = _texts(task.asked, target).ids
-        mapped.append(Features(queries, learned(task.features["text"].take(queries))))
-    space = Features(pictures, master.encode_image(_rows(task, "image", pictures)))
-    features = {"image": space, "text": Features.concatenate(mapped)}
-    return score(Aligner(Fixed(space.width), Fixed(space.width)), task.asked, features)
-
-
-def _texts(corpus: Corpus, lang: str) -> Corpus:
-    return corpus.where_rows(modality="text", lang=lang)
+        pivots, at = np.unique(rows.left.to_numpy(object), return_inverse=True)
+        goal = aligner.encode_text(Features(pivots, features["text"].take(pivots)))[at]
+        learned, _ = ridge.fit(take(rows.right), goal, rows.left.map(family).to_numpy(), rows.weight.to_numpy(float))
+        of = np.isin(texts, task.asked.where_rows(lang=target).ids)
+        vectors[of] = similarity.unit(own * vectors[of] + learned(take(texts[of])))
+    seen = aligner.encode_image(Features(pictures, features["image"].take(pictures)))
+    return {"image": Features(pictures, seen), "text": Features(texts, vectors)}
 
 
 def string_overlap(task: Task, recipe: Recipe) -> pd.DataFrame:
@@ -302,14 +312,9 @@ def chance(scores: pd.DataFrame) -> dict[str, float]:
     With a gallery of n, R@k = min(k, n) / n, MRR = (1 + 1/2 + … + 1/n) / n, mean rank = (n + 1) / 2. For one correct item
     per query.
     """
-    values: dict[str, list[float]] = {"MRR": [], "R@1": [], "R@5": [], "R@10": [], "mean rank": []}
-    for size, part in scores.groupby("size"):
-        n, times = int(size), len(part)
-        values["MRR"] += [(1 / np.arange(1, n + 1)).sum() / n] * times
-        for k in (1, 5, 10):
-            values[f"R@{k}"] += [min(k, n) / n] * times
-        values["mean rank"] += [(n + 1) / 2] * times
-    return {name: float(np.mean(of)) for name, of in values.items()}
+    n = scores["size"].to_numpy(float)
+    values = {"MRR": (digamma(n + 1) + np.euler_gamma) / n, **{f"R@{k}": np.minimum(k, n) / n for k in (1, 5, 10)}}
+    return {name: float(of.mean()) for name, of in (values | {"mean rank": (n + 1) / 2}).items()}
 
 
 def _seeded(recipe: Recipe, task: Task) -> Recipe:
@@ -317,7 +322,8 @@ def _seeded(recipe: Recipe, task: Task) -> Recipe:
 
 
 def _rows(task: Task, modality: str, ids: np.ndarray) -> Features:
-    return Features(ids, task.features[modality].take(ids))
+    table = task.features[modality]
+    return type(table)(ids, table.take(ids))  # Inputs, where a tower reads them
 
 
 def _only(corpus: Corpus, texts: np.ndarray) -> Corpus:
@@ -329,6 +335,11 @@ def tuned(method: str, rate: float) -> dict:
     """What `make tune` chose for a method, at no noise or at 40 %, whichever is nearer to `rate`: fields of its recipe."""
     chosen = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
     return chosen.get(method, {}).get("40%" if rate >= 0.2 else "0%", {})
+
+
+def by_parts(method: Callable[..., pd.DataFrame], rows: Mapping[str, Collection[str]]) -> dict:
+    """Rows for `METHODS`, of one method with the `parts` that each has: `{name: parts}`."""
+    return {name: (partial(method, parts=parts), clip(name=name)) for name, parts in rows.items()}
 
 
 TUNED_AS = {"oracle filter": ("constant τ", 0.0)}  # it leaves no noise, and trains as constant τ does without any

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from itertools import combinations
 from operator import add
 from pathlib import Path
@@ -28,7 +28,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from xmalign_lab import similarity
-from xmalign_lab.baselines import clip, need_parallel
+from xmalign_lab.baselines import by_parts, need_parallel
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs
 from xmalign_lab.encoders.classic import words
 from xmalign_lab.encoders.features import Features
@@ -197,10 +197,10 @@ def matched_words(task: Task, aligner: Aligner, least: float = 0.3) -> tuple[Fea
         spelled |= dict(zip(np.concatenate(ids), [*left, *right], strict=True))
         table = pd.DataFrame({"left": ids[0][mass.row], "right": ids[1][mass.col], "weight": weight, "source": f"words {source}"})
         found.append(table[weight >= least])
-    return Features(np.array(list(spelled), object), _leveled(list(spelled.values()))), Pairs(pd.concat(found))
+    return Features(np.array(list(spelled), object), leveled_texts(list(spelled.values()))), Pairs(pd.concat(found))
 
 
-def _leveled(texts: list[str]) -> sparse.csr_matrix:
+def leveled_texts(texts: list[str]) -> sparse.csr_matrix:
     """`lowresource.leveled` with its levels, of texts that are in no corpus."""
     return sparse.hstack([level.encode(texts, progress=False).vectors * len(LEVELS) ** -0.5 for level in LEVELS], format="csr")
 
@@ -214,7 +214,7 @@ def _words(task: Task, aligner: Aligner, lang: str, ids: pd.Series) -> tuple:
     at = np.zeros(mask.shape, int)
     at[mask] = bags.indices
     known = list(counter.get_feature_names_out())
-    vectors = aligner.encode_text(Features(known, _leveled(known)))
+    vectors = aligner.encode_text(Features(known, leveled_texts(known)))
     return known, np.asarray(bags.sum(0)).ravel(), at, mask, vectors
 
 
@@ -280,9 +280,6 @@ def compared(teacher: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -
 
 
 PARTS = ("words", "start", "distillation")
-METHODS = {name: (partial(run, parts=parts), clip(name=name)) for name, parts in {"pseudo-pairs": (), "CL2CM": PARTS}.items()}
-ABLATION = {
-    f"CL2CM, no {part}": (partial(run, parts=tuple(other for other in PARTS if other != part)), clip(name=f"CL2CM, no {part}"))
-    for part in PARTS
-}
+METHODS = by_parts(run, {"pseudo-pairs": (), "CL2CM": PARTS})
+ABLATION = by_parts(run, {f"CL2CM, no {part}": tuple(other for other in PARTS if other != part) for part in PARTS})
 TUNED_AS = {name: ("constant τ", None) for name in (*METHODS, *ABLATION)}  # their contrastive part is that of constant τ

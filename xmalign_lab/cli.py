@@ -141,13 +141,10 @@ def _reproduce(options) -> None:
     from xmalign_lab import reproduce
 
     if not (options.set and options.model):
-        figures = reproduce.published(options.set, None, options.languages)
-        print(figures.drop(columns="source").to_string(index=False))
-        print(*(f"published: {source}" for source in figures.source.unique()), sep="\n")
+        print(reproduce.listed(reproduce.published(options.set, None, options.languages)))
         return
     figures = reproduce.run(options.set, options.model, options.languages, options.root, options.images, options.folder)
-    print(figures.drop(columns=["set", "model", "source"]).to_string(index=False, float_format="%.1f"))
-    print(*(f"published: {source}" for source in figures.source.unique()), sep="\n")
+    print(reproduce.listed(figures.drop(columns=["set", "model"])))
     if far := reproduce.verdict(figures):
         raise RuntimeError(far)
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from xmalign_lab import cl2cm, corpora, nrccr, profile, records, reproduce
-from xmalign_lab.baselines import DISTIL, TEACHER, NotApplicable, clip
+from xmalign_lab.baselines import DISTIL, NotApplicable, clip, distilled, to_teacher
 from xmalign_lab.corpora.captions import KEYED
 from xmalign_lab.corpora.lines import files, lines
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, concatenate
@@ -311,12 +311,7 @@ def m_clip(work: Work, recipe: Recipe, folder: Path) -> pd.DataFrame:
     """`baselines.m_clip`: translations drawn to where the teacher has the English captions, pictures staying where they are."""
     master, task = teacher(work, recipe), work.task
     work.told(folder, f"image-{PIVOT}", f"{PIVOT}-{task.targets[0]}")
-    english, texts = task.training.where_rows(modality="text", lang=PIVOT).ids, task.features["text"]
-    seen = Features(task.features["image"].ids, master.encode_image(task.features["image"]))
-    given = Features(TEACHER + english, master.encode_text(type(texts)(english, texts.take(english))))
-    pairs = task.parallel.assign(left=TEACHER + task.parallel.rows.left)
-    features = {"image": Features.concatenate([seen, given]), "text": texts}
-    student, _ = fit(replace(recipe, fixed=("image",)), features, pairs, folder)
+    student, features = distilled(task, recipe, master, to_teacher(task, targets=True, pivot=False), folder)
     return placed(replace(work, task=replace(task, features=features)), student)
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from xmalign_lab import ridge, similarity
-from xmalign_lab.baselines import clip, need_parallel, teacher
+from xmalign_lab import similarity
+from xmalign_lab.baselines import by_parts, need_parallel, placed, teacher
 from xmalign_lab.corpus import Corpus, Pairs
 from xmalign_lab.encoders.cache import encode
 from xmalign_lab.encoders.classic import ClassicImage, ClassicText
@@ -130,36 +129,10 @@ def guided(task: Task, pairs: Pairs, master: Aligner) -> Features:
     return Features.concatenate([known, Features(ids, similarity.unit(mean))])
 
 
-def placed(task: Task, aligner: Aligner, features, regression: bool, own: bool = True) -> dict[str, Features]:
-    """The pictures and texts that are asked, in the aligner's space, by modality; `features` are what its heads take.
-
-    With `regression` a kernel ridge (`ridge.fit`) goes from a target's own features in `task` to the aligner's vectors of the
-    pivot texts that they are paired with; a target text lies there, or with `own` at the mean of there and where its head says.
-    """
-    family, take = task.corpus.lookup("family"), task.features["text"].take
-    pictures, texts = (task.asked.where_rows(modality=modality).ids for modality in ("image", "text"))
-    vectors = aligner.encode_text(Features(texts, features["text"].take(texts)))
-    for target in task.targets if regression else ():
-        rows = task.parallel.rows[task.parallel.rows.source == f"{task.pivot}-{target}"]
-        pivots, at = np.unique(rows.left.to_numpy(object), return_inverse=True)
-        goal = aligner.encode_text(Features(pivots, features["text"].take(pivots)))[at]
-        learned, _ = ridge.fit(take(rows.right), goal, rows.left.map(family).to_numpy(), rows.weight.to_numpy(float))
-        of = np.isin(texts, task.asked.where_rows(lang=target).ids)
-        vectors[of] = similarity.unit(own * vectors[of] + learned(take(texts[of])))
-    seen = aligner.encode_image(Features(pictures, features["image"].take(pictures)))
-    return {"image": Features(pictures, seen), "text": Features(texts, vectors)}
-
-
 TERMS = {"distribution": {"mmd": 1.0}, "distillation": {"relational": 1.0}, "mixup": {"mixup": 1.0}}
-METHODS = {"whole transfer": (partial(built, parts=CHOSEN), clip(name="whole transfer"))}
-ABLATION = {
-    name: (partial(built, parts=parts), clip(name=name))
-    for name, parts in {
-        "all of transfer": CHOSEN,  # as "whole transfer", in the languages of the ablation alone
-        "nothing transferred": (),
-        **{f"lacking {part}": tuple(other for other in CHOSEN if other != part) for part in CHOSEN},
-        **{f"adding {part}": (*CHOSEN, part) for part in PARTS if part not in CHOSEN},
-        **{f"{part} alone": (part,) for part in PARTS},
-    }.items()
-}
+METHODS = by_parts(built, {"whole transfer": CHOSEN})
+ABLATION = {"all of transfer": CHOSEN, "nothing transferred": ()}  # the first in the languages of the ablation alone
+ABLATION |= {f"lacking {part}": tuple(other for other in CHOSEN if other != part) for part in CHOSEN}
+ABLATION |= {f"adding {part}": (*CHOSEN, part) for part in PARTS if part not in CHOSEN}
+ABLATION = by_parts(built, ABLATION | {f"{part} alone": (part,) for part in PARTS})
 TUNED_AS = {name: ("constant τ", None) for name in (*METHODS, *ABLATION)}  # what it trains is that, with more relations

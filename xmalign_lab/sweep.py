@@ -31,6 +31,7 @@ from xmalign_lab.pairs import noise
 from xmalign_lab.pairs.dictionary import dictionary
 from xmalign_lab.pairs.mining import overlap
 from xmalign_lab.pairs.parallel import bridge, thin
+from xmalign_lab.schedules import Constant
 from xmalign_lab.train import Recipe
 
 TARGETS = ("swh_Latn", "sin_Sinh", "yor_Latn", "que_Latn", "deu_Latn")
@@ -204,14 +205,9 @@ def recipe_of(run: Run) -> Recipe:
     known = baselines.TUNED_AS | adaptive.TUNED_AS | lowresource.TUNED_AS | cl2cm.TUNED_AS
     method, instead = known.get(run.method, (run.method, None))
     tuned = baselines.tuned(method, rate if instead is None else instead)
-    return replace(recipe, **changed(SIZE | tuned | json.loads(run.changes)))
-
-
-def changed(fields: dict) -> dict:
-    """Fields as JSON writes them, as a recipe takes them: a temperature may be a plain number."""
-    from xmalign_lab.schedules import Constant
-
-    return {name: Constant(value) if name in ("temperature", "guide_temperature") else value for name, value in fields.items()}
+    fields = SIZE | tuned | json.loads(run.changes)  # a temperature is a plain number there
+    fields |= {name: Constant(fields[name]) for name in ("temperature", "guide_temperature") if name in fields}
+    return replace(recipe, **fields)
 
 
 @cache

@@ -114,14 +114,6 @@ class Features:
         """All vectors as an ordinary float32 array (n, d)."""
         return self.vectors.toarray() if sparse.issparse(self.vectors) else np.asarray(self.vectors)
 
-    def select(self, mask) -> Features:
-        """The rows where the boolean `mask` (n,) holds, in order."""
-        mask = np.asarray(mask, bool)
-        if mask.shape != (len(self),):
-            raise CorpusError(f"features: a mask of shape {mask.shape} cannot select from {len(self)} rows")
-        parts = (None if part is None else part[mask] for part in (self.tokens, self.mask, self.words))
-        return Features(self.ids[mask], self.vectors[np.flatnonzero(mask)], *parts)
-
     @classmethod
     def concatenate(cls, several: Sequence[Features]) -> Features:
         """One `Features` of several with the same width, sparse if all are; of their vectors alone, not of tokens."""

@@ -1,4 +1,4 @@
-"""Sequences of frozen vectors (frames of a video, tokens of a text, patches of a picture), and the tower over them.
+"""Sequences of frozen vectors (frames of a video, tokens of a text), and the tower over them.
 
 As `Inputs` they are float32 rows (n, t, w), and a place of zeros is padding.
 """
@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xmalign_lab.corpus import Corpus, CorpusError
-from xmalign_lab.encoders.cache import encode
 from xmalign_lab.encoders.checkpoint import loading
-from xmalign_lab.encoders.classic import ClassicImage
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.encoders.inputs import Inputs
 from xmalign_lab.encoders.levels import Block, masked_mean
@@ -168,20 +166,3 @@ def _of_hdf5(path: Path) -> Clips:
     found = []
     h5py.File(path).visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
     return _once((name.rpartition("/")[2], f"{path}, {name!r}", partial(item.__getitem__, ())) for name, item in found)
-
-
-def patches(corpus: Corpus, grid: int = 4) -> Inputs:
-    """Pictures as sequences of grid × grid cells, row by row, 1, 2 or 4 a side: float32 (n, grid², 832 / grid²).
-
-    What `ClassicImage` has of each cell: the blocks of HOG that do not overlap, which are its gradients, and its colours. No
-    weight is trained. The pictures' features come from the cache, if they are there.
-    """
-    if grid not in (1, 2, 4):
-        raise CorpusError(f"a grid of {grid} cells a side; give 1, 2 or 4")
-    features = encode(corpus, ClassicImage())
-    edges, colours = np.split(features.dense()[:, : 1764 + 256], [1764], 1)
-    edges = edges.reshape(-1, 7, 7, 36)[:, ::2, ::2]  # the blocks that do not overlap
-    colours = colours.reshape(-1, 4, 2, 4, 2, 4).swapaxes(2, 3).reshape(-1, 4, 4, 16)
-    cells = 8 * np.concatenate([edges, colours], 3)  # a cell's norm is about 1 then, and a layer's bias does not drown it
-    cells = cells.reshape(-1, grid, 4 // grid, grid, 4 // grid, 52).swapaxes(2, 3)
-    return Inputs(features.ids, cells.reshape(len(features), grid**2, -1).astype(np.float32))

@@ -1,25 +1,20 @@
-"""Towers from scratch: a vision transformer and a text transformer, to train end to end or to stand in a test.
+"""Towers from scratch: a vision transformer and a text transformer, to train end to end.
 
 Every tower is a module over raw rows, `forward(inputs) -> (vectors (b, w), tokens (b, t, w), mask (b, t))`: pictures as uint8
 (b, 4, size, size), texts as the int32 array that its `tokenise(texts)` gives. `TOWERS[name](**settings)` is a tower again.
-`TinyImageEncoder` and `TinyTextEncoder` put one, with random or with trained weights, behind the protocol of the encoders.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from xmalign_lab.corpus import Corpus, CorpusError
-from xmalign_lab.encoders.classic import bucket, graphemes, rows_of, words
-from xmalign_lab.encoders.features import Features
-from xmalign_lab.encoders.inputs import pictures
+from xmalign_lab.corpus import CorpusError
+from xmalign_lab.encoders.classic import bucket, graphemes, words
 from xmalign_lab.encoders.levels import Block, MultiLevelText, masked_mean, table
 from xmalign_lab.encoders.subwords import Subwords
 
@@ -162,56 +157,3 @@ def digest(tower: nn.Module) -> str:
     for name, value in sorted(tower.state_dict().items()):
         total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Tower:
-    """A tower, with random or with trained weights, behind the protocol of the other encoders."""
-
-    tower: nn.Module
-    tokens: bool = False
-    batch: int = 256
-
-    VERSION = 3
-
-    def spec(self) -> dict:
-        kind = {"encoder": type(self).__name__, "version": self.VERSION, "tokens": self.tokens}
-        return kind | {"tower": type(self.tower).__name__, "settings": self.tower.settings, "weights": digest(self.tower)}
-
-    @torch.no_grad()
-    def _run(self, rows: np.ndarray, progress: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The tower over its inputs in batches, in evaluation mode: vectors, tokens (none unless asked for) and their mask."""
-        was_training, device = self.tower.training, next(self.tower.parameters()).device
-        found = []
-        self.tower.eval()
-        try:
-            for start in tqdm(range(0, len(rows), self.batch), desc=self.modality, disable=not progress, delay=2):
-                vectors, tokens, mask = self.tower(torch.from_numpy(rows[start : start + self.batch]).to(device))
-                found.append((vectors.cpu(), (tokens if self.tokens else tokens[:, :0]).cpu(), mask.cpu()))
-        finally:
-            self.tower.train(was_training)
-        return tuple(torch.cat(part).numpy() for part in zip(*found, strict=True))
-
-
-class TinyImageEncoder(_Tower):
-    """A tower of pictures as an encoder; `tokens=True` keeps the patch vectors too."""
-
-    modality = "image"
-
-    def encode(self, corpus: Corpus, progress: bool = True) -> Features:
-        shown, rows = list(rows_of(corpus, self.modality).image), pictures(corpus, self.tower.settings["size"])
-        vectors, patches, _ = self._run(rows.rows, progress)
-        return Features(rows.ids, vectors, patches if self.tokens else None, shown=shown)
-
-
-class TinyTextEncoder(_Tower):
-    """A tower of texts as an encoder; `tokens=True` keeps the token vectors, their mask and their words."""
-
-    modality = "text"
-
-    def encode(self, corpus: Corpus | Sequence[str], progress: bool = True) -> Features:
-        rows = rows_of(corpus, self.modality)
-        inputs = self.tower.tokenise(list(rows.text))
-        vectors, tokens, mask = self._run(inputs, progress)
-        kept = (tokens, mask, self.tower.words_of(inputs)) if self.tokens else ()
-        return Features(rows.id.to_numpy(), vectors, *kept, shown=list(rows.text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_letters
@@ -111,6 +111,12 @@ def wide(table: pd.DataFrame, direction: str, metrics: tuple[str, ...] = ("MRR",
     return cells.pivot(index="lang", columns="metric", values="cell")[list(metrics)].rename_axis(None, axis=1)
 
 
+def pipe_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table as Markdown, without a line end; its first `left` columns stand on the left, the others on the right."""
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def p_text(p: float, floor: bool = False) -> str:
     """'p = 0.023'; 'p ≤ 0.0001' for the `floor`, the smallest p that so many draws can give."""
     return f"p {'≤' if floor else '='} {np.format_float_positional(p, precision=2, fractional=False, trim='-')}"
@@ -149,8 +155,7 @@ class Comparison:
         """A pipe table, its caption below."""
         escape = partial(re.compile(r"([\\|*_<`\[\]])").sub, r"\\\1")
         head, *rows = self._grid("**{}**", "<sup>{}</sup>", escape)
-        lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(self.caption)}\n"
+        return f"{pipe_table(head, rows, 2)}\n\n{escape(self.caption)}\n"
 
     def to_latex(self) -> str:
         """A `table` for the package booktabs."""

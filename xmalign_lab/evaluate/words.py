@@ -18,21 +18,17 @@ def induction(
     gold: Mapping[str, Iterable[str]],
     csls: bool = True,
     k: tuple[int, ...] = (1, 5, 10),
-    missing: str = "skip",
 ) -> pd.DataFrame:
     """One row per source word of `gold`: `query` and for each k `P@k`, 1 if its best translation has a rank of at most k.
 
     rank = 1 + better + equal/2, counting words that are no translation: vectors that are all alike find nothing, in whatever
     order their words stand. `gold` holds each source word's translations, one or several. Vectors (n, d) and (m, d) are
     scaled to unit length here; nearest by CSLS over both whole vocabularies (10 neighbours; Conneau et al. 2018,
-    arXiv 1710.04087), or by cosine. A word is *missing* if it has no vector or none of its translations has one:
-    `missing="skip"` leaves it out, as the MUSE evaluation does, "miss" counts it as not found. `attrs` holds how many
-    words the gold has and how many were missing. Raises `ValueError` for a word twice in a vocabulary, lengths that
-    differ, another `missing`, a k outside 1 … m, a text in place of a word's translations, or a gold of which nothing can
-    be asked.
+    arXiv 1710.04087), or by cosine. A word is *missing* if it has no vector or none of its translations has one, and left out,
+    as the MUSE evaluation does. `attrs` holds how many words the gold has and how many were missing. Raises `ValueError` for a
+    word twice in a vocabulary, lengths that differ, a k outside 1 … m, a text in place of a word's translations, or a gold of
+    which nothing can be asked.
     """
-    if missing not in ("skip", "miss"):
-        raise ValueError(f"missing is {missing!r}; known are 'skip' and 'miss'")
     source_row, target_row = _rows(source_vectors, source_words, "source"), _rows(target_vectors, target_words, "target")
     if not k or min(k) < 1 or max(k) > len(target_words):
         raise ValueError(f"k is {k}; each must be from 1 to the {len(target_words)} target words")
@@ -52,9 +48,7 @@ def induction(
     better, level = (~right & (scores > best + similarity.TIE)).sum(1), (~right & (abs(scores - best) <= similarity.TIE)).sum(1)
     rank = 1 + better + level / 2
     table = pd.DataFrame({"query": asked, **{f"P@{n}": (rank <= n).astype(float) for n in k}})
-    if missing == "miss":
-        table = table.set_index("query").reindex(list(answers), fill_value=0.0).reset_index()
-    table.attrs = {"gold words": len(answers), "missing words": len(answers) - len(asked), "missing": missing}
+    table.attrs = {"gold words": len(answers), "missing words": len(answers) - len(asked)}
     return table
 
 
@@ -126,16 +120,6 @@ def transport(cosines: np.ndarray, reg: float = 0.05, threshold: float = 0.5) ->
 
 
 ALIGNERS = {"argmax": argmax, "intersection": intersection, "itermax": itermax, "transport": transport}
-
-
-def words_of(alignment: np.ndarray, source_map: np.ndarray, target_map: np.ndarray) -> np.ndarray:
-    """Word pairs (q, 2), sorted and each once, of token pairs (p, 2) by each token's word number; -1 is no word's token.
-
-    Two words are aligned if any of their tokens are (Jalili Sabet et al. 2020, §3).
-    """
-    pairs = np.asarray(alignment, int).reshape(-1, 2)
-    words = np.column_stack([np.asarray(source_map)[pairs[:, 0]], np.asarray(target_map)[pairs[:, 1]]])
-    return np.unique(words[(words >= 0).all(1)], axis=0)
 
 
 def alignment_counts(predicted: Sequence, sure: Sequence, possible: Sequence | None = None) -> pd.DataFrame:

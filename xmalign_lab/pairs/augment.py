@@ -6,7 +6,7 @@ to pictures. Dropout needs nothing here: encoded twice under dropout a text is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +17,9 @@ from PIL import ImageOps
 
 from xmalign_lab import similarity
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, normalise
-from xmalign_lab.encoders.classic import ClassicText, words
+from xmalign_lab.encoders.classic import words
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.pairs.mining import mine
-
-Translate = Callable[[list[str], str, str], Sequence[str]]
 
 
 def span_deletion(corpus: Corpus, lang: str, share: float = 0.2, seed: int = 0) -> tuple[Corpus, Pairs]:
@@ -57,43 +55,6 @@ def translated(corpus: Corpus, table: Mapping[str, str], lang: str, target: str)
 def back_translated(corpus: Corpus, table: Mapping[str, str], lang: str) -> tuple[Corpus, Pairs]:
     """`translated` with a table of texts of `lang` that went into another language and back."""
     return translated(corpus, table, lang, lang)
-
-
-def round_trip(corpus: Corpus, lang: str, target: str, translate: Translate) -> tuple[Corpus, Pairs, dict[str, int]]:
-    """Texts of `lang` beside their translation into `target` and beside that one's way back, each pair weighed by agreement.
-
-    `translate(texts, source, target)` gives as many texts; the agreement is the cosine of the letter n-grams of a text and
-    what came back of it, in [0, 1]. An output that copies its input gets weight 0, an empty one no row: a translator that has
-    given up must not teach. The dict counts `copied` and `empty` outputs and the `kept` texts. After NRCCR's cycle (Wang et
-    al. 2022, arXiv 2208.12526). Raises `CorpusError` if nothing came back, or not as many texts as were sent.
-    """
-    texts = dict(_texts(corpus, lang))
-    there = _called(translate, texts, lang, target)
-    back = _called(translate, there, target, lang)
-    copied = {i for i in there if there[i].casefold() == normalise(texts[i]).casefold()}
-    copied |= {i for i in back if back[i].casefold() == there[i].casefold()}
-    weight = dict.fromkeys(there, 0.0)
-    if kept := [row_id for row_id in back if row_id not in copied]:
-        before, after = (ClassicText().encode([of[i] for i in kept], progress=False).vectors for of in (texts, back))
-        weight |= dict(zip(kept, np.clip(np.asarray(before.multiply(after).sum(1)).ravel(), 0, 1).tolist(), strict=True))
-    made = [translated(corpus, there, lang, target)]
-    if changed := {i: text for i, text in back.items() if text != normalise(texts[i])}:
-        made.append(translated(corpus, changed, lang, lang))
-    rows = pd.concat([new.rows for new, _ in made], ignore_index=True)
-    pairs = Pairs(pd.concat([pairs.rows for _, pairs in made], ignore_index=True))
-    counts = {"empty": len(texts) - len(back), "copied": len(copied), "kept": len(kept)}
-    return replace(corpus, rows=rows), pairs.assign(weight=pairs.rows.left.map(weight)), counts
-
-
-def _called(translate: Translate, texts: Mapping[str, str], lang: str, target: str) -> dict[str, str]:
-    """What `translate` makes of the texts, by id, without the empty ones."""
-    answers = translate(list(texts.values()), lang, target)
-    if len(answers) != len(texts):
-        raise CorpusError(f"translating {lang} into {target}: {len(texts)} texts were sent and {len(answers)} came back")
-    found = {row_id: tidy for row_id, text in zip(texts, answers, strict=True) if (tidy := normalise(text or ""))}
-    if not found:
-        raise CorpusError(f"translating {lang} into {target}: all {len(texts)} outputs are empty")
-    return found
 
 
 def code_switched(

@@ -1,6 +1,6 @@
 """Pairs that a machine made: captions beside their translation and its way back, each row saying who made it of what.
 
-Over `augment.round_trip`. The rows made here carry in `labels` "made" ("machine"), "by" (the model or the file) and "of" (the
+The rows made here carry in `labels` "made" ("machine"), "by" (the model or the file) and "of" (the
 caption's id), and where the output is not to be believed a "flag": "copied", or "empty" if nothing came back of it. What is
 empty itself can be no row of a corpus: `judged` shows it too.
 """
@@ -8,48 +8,70 @@ empty itself can be no row of a corpus: `judged` shows it too.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from xmalign_lab.corpora.captions import KEYED
 from xmalign_lab.corpora.lines import lines
 from xmalign_lab.corpus import Corpus, CorpusError, Pairs, normalise
-from xmalign_lab.pairs.augment import Translate, round_trip
+from xmalign_lab.encoders.classic import ClassicText
+from xmalign_lab.pairs.augment import translated
 
 CAPTION = re.compile(r"(?:.*:)?([^:#]+)#(\d+)(?::\w+)?")  # the id of a caption: vatex:sf2PPeXQrUA_000000_000010#3:eng_Latn
 Made = tuple[Corpus, Pairs, dict[str, int]]
+Translate = Callable[[list[str], str, str], Sequence[str]]
 
 
 def pseudo_parallel(corpus: Corpus, lang: str, target: str, translate: Translate, by: str = "") -> Made:
     """Texts of `lang` beside their translation T into `target`, and beside its way back B: `(new rows only, pairs, counts)`.
 
-    The sources are `<lang>-<target>` and `<lang>-<lang>`. A pair's score is the agreement of the text with its B, and so is the
-    weight (`round_trip`); what is flagged has weight 0 and no score. A T that copies its text to the letter is a row too, so
-    that it is seen; a B that does has said all by its score and is none. Each text counts once, as `empty`, `copied` or `kept`.
-    `by` is by default the translator's `name`. Raises as `round_trip`.
+    `translate(texts, source, target)` gives as many texts. The sources are `<lang>-<target>` and `<lang>-<lang>`. A pair's score
+    is the agreement of the text with its B, the cosine of their letter n-grams, in [0, 1], and so is the weight; what is flagged
+    has weight 0 and no score: a translator that has given up must not teach. A T that copies its text to the letter is a row
+    too, so that it is seen; a B that does has said all by its score and is none. Each text counts once, as `empty`, `copied` or
+    `kept`. `by` is by default the translator's `name`. After NRCCR's cycle (Wang et al. 2022, arXiv 2208.12526). Raises
+    `CorpusError` if nothing came back, or not as many texts as were sent.
     """
-    rows, answers = corpus.where_rows(modality="text", lang=lang).rows, []
-
-    def noted(texts: list[str], source: str, into: str) -> list[str]:
-        answers.append([normalise(text or "") for text in translate(texts, source, into)])
-        return answers[-1]
-
-    new, pairs, _ = round_trip(corpus, lang, target, noted)
-    there = dict(zip(rows.id, answers[0], strict=True))
-    back = dict(zip([one for one in there if there[one]], answers[1], strict=True))
-    flags = {one: _flag(normalise(text), there[one], back.get(one, "")) for one, text in zip(rows.id, rows.text, strict=True)}
-    exact = rows[rows.id.map(flags).eq("copied") & ~(rows.id + f"~{target}").isin(new.rows.id)]
+    rows = corpus.where_rows(modality="text", lang=lang).rows
+    sent = dict(zip(rows.id, rows.text, strict=True))
+    there = _called(translate, sent, lang, target)
+    back = _called(translate, there, target, lang)
+    texts = {one: normalise(text) for one, text in sent.items()}
+    flags = {one: _flag(text, there.get(one, ""), back.get(one, "")) for one, text in texts.items()}
+    agreement = dict.fromkeys(texts, 0.0)
+    if kept := [one for one in texts if not flags[one]]:
+        before, after = (ClassicText().encode([of[one] for one in kept], progress=False).vectors for of in (sent, back))
+        agreement |= dict(zip(kept, np.clip(np.asarray(before.multiply(after).sum(1)).ravel(), 0, 1).tolist(), strict=True))
+    new, pairs = translated(corpus, there, lang, target)
+    made = [new.rows]
+    if changed := {one: text for one, text in back.items() if text != texts[one]}:
+        new, returned = translated(corpus, changed, lang, lang)
+        made, pairs = [*made, new.rows], pairs + returned
+    exact = rows[rows.id.map(there) == rows.id.map(texts)]
     copies = exact.assign(id=exact.id + f"~{target}", lang=target, text=exact.id.map(there))
-    pairs += Pairs(pd.DataFrame({"left": exact.id, "right": copies.id, "weight": 0.0, "source": f"{lang}-{target}"}))
-    made, of = pd.concat([new.rows, copies]), dict(zip(pairs.rows.right, pairs.rows.left, strict=True))
+    pairs += Pairs(pd.DataFrame({"left": exact.id, "right": copies.id, "source": f"{lang}-{target}"}))
+    made, of = pd.concat([*made, copies], ignore_index=True), dict(zip(pairs.rows.right, pairs.rows.left, strict=True))
     by = by or str(getattr(translate, "name", getattr(translate, "__name__", "")))
     of_row = [{"made": "machine", "by": by, "of": of[one], "flag": flags[of[one]]} for one in made.id]
     made["labels"] = [old | {key: new[key] for key in new if new[key]} for old, new in zip(made.labels, of_row, strict=True)]
     counts = {name: [*flags.values()].count(name.removeprefix("kept")) for name in ("empty", "copied", "kept")}
-    score = pairs.rows.weight.where(pairs.rows.left.map(flags) == "")
-    return replace(corpus, rows=made), pairs.assign(score=score), counts
+    weight = pairs.rows.left.map(agreement)
+    return replace(corpus, rows=made), pairs.assign(weight=weight, score=weight.where(pairs.rows.left.map(flags) == "")), counts
+
+
+def _called(translate: Translate, texts: Mapping[str, str], lang: str, target: str) -> dict[str, str]:
+    """What `translate` makes of the texts, by id, without the empty ones."""
+    answers = translate(list(texts.values()), lang, target)
+    if len(answers) != len(texts):
+        raise CorpusError(f"translating {lang} into {target}: {len(texts)} texts were sent and {len(answers)} came back")
+    found = {row_id: tidy for row_id, text in zip(texts, answers, strict=True) if (tidy := normalise(text or ""))}
+    if not found:
+        raise CorpusError(f"translating {lang} into {target}: all {len(texts)} outputs are empty")
+    return found
 
 
 def _flag(text: str, there: str, back: str) -> str:

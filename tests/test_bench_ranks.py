@@ -1,24 +1,24 @@
-"""`bench/bench_query.py` on a small gallery: what it writes, and that it times right answers."""
+"""`bench/bench_ranks.py query` on a small gallery: what it writes, and that it times right answers."""
 
 import json
 
 import numpy as np
 import pytest
 
-from bench import bench_query
+from bench import bench_ranks
 from xmalign_lab import similarity
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    monkeypatch.setattr(bench_query.profile, "repository", lambda: tmp_path)
-    monkeypatch.setattr(bench_query, "WIDTHS", (8, 16))
-    monkeypatch.setattr(bench_query, "TIMES", {1: 3, 4: 2})
+    monkeypatch.setattr(bench_ranks.profile, "repository", lambda: tmp_path)
+    monkeypatch.setattr(bench_ranks, "WIDTHS", (8, 16))
+    monkeypatch.setattr(bench_ranks, "TIMES", {1: 3, 4: 2})
     return tmp_path / "build" / "bench" / "query.json"
 
 
 def test_every_width_number_of_queries_and_way_is_timed_and_written(small, capsys):
-    assert bench_query.main(300) == 0
+    bench_ranks.main("query", "300")
     facts = json.loads(small.read_text(encoding="utf-8"))
     asked = [(run["width"], run["queries"], run["times"], run["by"]) for run in facts["runs"]]
     ways = ("similarity.top_k", "plain torch")
@@ -31,13 +31,13 @@ def test_every_width_number_of_queries_and_way_is_timed_and_written(small, capsy
 def test_plain_torch_finds_the_ten_of_an_argsort(small):
     rng = np.random.default_rng(0)
     queries, gallery = (similarity.unit(rng.standard_normal((n, 16))) for n in (5, 200))
-    scores, found = bench_query.plain(queries, gallery, 10)
+    scores, found = bench_ranks.plain(queries, gallery, 10)
     assert (found == np.argsort(-(queries @ gallery.T), 1)[:, :10]).all() and np.allclose(
         scores[:, 0], (queries @ gallery.T).max(1)
     )
 
 
 def test_a_search_that_finds_something_else_stops_the_bench(small, monkeypatch):
-    monkeypatch.setattr(bench_query, "plain", lambda queries, gallery, k: similarity.top_k(queries, gallery[1:] * 0.5, k))
+    monkeypatch.setattr(bench_ranks, "plain", lambda queries, gallery, k: similarity.top_k(queries, gallery[1:] * 0.5, k))
     with pytest.raises(AssertionError, match="tolerance"):
-        bench_query.main(300)
+        bench_ranks.main("query", "300")

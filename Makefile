@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ]
 SMOKE := XMALIGN_PROFILE=smoke OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 XMALIGN_DATA="$(CURDIR)/build/smoke/data"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo lab test test-unit test-notebooks bench study text tune gallery pictures readme lines doctor clean
+.PHONY: help setup data demo lab test test-unit test-notebooks test-browser bench study text tune gallery pictures bundle app readme lines doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,11 @@ test-notebooks: setup  ## every notebook under nbmake, smoke profile, no network
 	@$(SMOKE) XMALIGN_CACHE="$(CURDIR)/build/smoke/cache" XMALIGN_RUNS="$(CURDIR)/build/smoke/runs" $(BIN)/python -m pytest -q \
 	  -p bench.hidden_errors -n 2 --nbmake --overwrite --nbmake-timeout=240 --durations=10 build/smoke
 
+# One browser and one kernel at a time. Without Chromium the tests are skipped, with XMALIGN_BROWSER=required they fail.
+test-browser: setup  ## interactive notebooks in a real browser (Chromium is yours to install); pictures, budget: build/browser
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(PIP) -c constraints.txt -e '.[lab,dev,browser]'
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs --durations=10 tests/browser
+
 bench: data  ## the numbers of the README, printed
 	@set -e; for script in bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
@@ -57,11 +62,14 @@ text: data  ## real text: adaptive methods, a teacher of captions, transfer from
 tune: data  ## the same small search for every method, on validation families of fold 0
 	@$(PIP) -c constraints.txt -e '.[lab,dev,tune]' && $(BIN)/python bench/tune.py
 
-gallery: setup  ## pages from the notebooks that `make demo` executed
-	@$(BIN)/python bench/gallery.py
+gallery: data  ## every notebook as a page that opens without a network; executes those that changed, takes up where it was
+	@$(BIN)/python bench/demo.py --all
 
-pictures: data  ## docs/img/*.png from records
-	@$(BIN)/python bench/pictures.py
+pictures: data  ## docs/img from records, and from the notebooks in a real browser (Chromium is yours to install)
+	@$(PIP) -c constraints.txt -e '.[lab,dev,browser]' && $(BIN)/python bench/pictures.py
+
+bundle: data  ## one zip that installs and starts without a network, make or npm; FOR=windows, macos or linux
+	@$(PIP) -c constraints.txt -e '.[lab,dev,app]' && $(BIN)/python bench/bundle.py $(or $(FOR),this) $(WITH_PYTHON)
 
 readme: setup  ## fill the marked blocks of the README from records
 	@$(BIN)/python bench/readme.py

@@ -1,13 +1,13 @@
-"""`make demo`: execute notebooks 00-08, build the gallery, print the results table.
+"""`make demo`: execute notebooks 00-08, build the gallery, print the results table. `make gallery` (--all): every notebook.
 
 `XMALIGN_PROFILE` chooses the size (default small). Ends with status 1 if a notebook fails, naming it, the cell and the
-error; the others still run, and the gallery shows those that did.
+error; the others still run, and the gallery shows those that did. With --all, a notebook that has run well in this size
+since its cells last changed is not run again.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -26,7 +26,9 @@ from bench.hidden_errors import hidden_errors  # noqa: E402
 
 NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "build" / "executed"
 RESULT_NOTEBOOK = "06_"
-CELL_LIMIT = 600  # seconds, so that a hanging cell ends the demo instead of the reader's patience
+# Seconds, so that a hanging cell ends the demo instead of the reader's patience. An output may come as late: nbclient gives up
+# on it after four seconds, silently, and on a busy machine a notebook would lose its answer.
+CELL_LIMIT = 600
 
 
 @contextmanager
@@ -54,7 +56,11 @@ def execute(path: Path, title: str) -> tuple[NotebookNode, str]:
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     at = {"cell": code[0] if code else 0}
     client = NotebookClient(
-        notebook, timeout=CELL_LIMIT, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=CELL_LIMIT,
+        iopub_timeout=CELL_LIMIT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
     )
     client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]  # it warns about local ports in every notebook
     client.on_cell_execute = lambda cell, cell_index: at.update(cell=cell_index)
@@ -74,8 +80,20 @@ def execute(path: Path, title: str) -> tuple[NotebookNode, str]:
             problem = f"cell {at['cell'] + 1} ({first[:60]}): {said}"
     if not problem and (hidden := hidden_errors(notebook)):
         problem = hidden[0]
-    notebook.metadata["xmalign"] = gallery.circumstances() | {"seconds": round(time.monotonic() - start, 1)}
+    told = {"seconds": round(time.monotonic() - start, 1), "problem": problem}
+    notebook.metadata["xmalign"] = gallery.circumstances() | told
     return notebook, problem
+
+
+def executed(path: Path) -> bool:
+    """Whether the copy in `EXECUTED` ran well, in this profile, with the cells that the notebook has now."""
+    try:
+        copy = nbformat.read(EXECUTED / path.name, as_version=4)
+    except (OSError, ValueError):  # none, or half of one
+        return False
+    told, cells = copy.metadata.get("xmalign", {}), nbformat.read(path, as_version=4).cells
+    same = [cell.source for cell in cells] == [cell.source for cell in copy.cells]
+    return same and not told.get("problem", "unknown") and told.get("profile") == os.environ["XMALIGN_PROFILE"]
 
 
 def result_table(notebook: NotebookNode) -> str:
@@ -87,19 +105,22 @@ def result_table(notebook: NotebookNode) -> str:
     return ""
 
 
-def main() -> int:
+def main(everything: bool = False) -> int:
     os.environ.setdefault("XMALIGN_PROFILE", "small")
-    paths = sorted(NOTEBOOKS.glob("0[0-8]_*.ipynb"))
+    paths = sorted(NOTEBOOKS.glob("*.ipynb" if everything else "0[0-8]_*.ipynb"))
     if not paths:
-        print(f"no notebooks 00-08 in {NOTEBOOKS}")
+        print(f"no notebooks {'' if everything else '00-08 '}in {NOTEBOOKS}")
         return 1
-    shutil.rmtree(EXECUTED, ignore_errors=True)
-    EXECUTED.mkdir(parents=True)
+    EXECUTED.mkdir(parents=True, exist_ok=True)
     print(f"{len(paths)} notebooks in the profile {os.environ['XMALIGN_PROFILE']!r}; executed copies go to build/executed/")
     failures, table, start = [], "", time.monotonic()
     for number, path in enumerate(paths, 1):
         title = f"[{number}/{len(paths)}] {path.stem}"
+        if everything and executed(path):
+            print(f"{title}: has run already", flush=True)
+            continue
         print(f"{title} …", flush=True)
+        (EXECUTED / path.name).unlink(missing_ok=True)
         notebook, problem = execute(path, title)
         nbformat.write(notebook, EXECUTED / path.name)
         print(f"{title}: {'FAILED, ' + problem if problem else 'ok'}, {notebook.metadata.xmalign.seconds:.0f} s", flush=True)
@@ -108,14 +129,19 @@ def main() -> int:
         if path.name.startswith(RESULT_NOTEBOOK):
             table = result_table(notebook)
     failed = {failure.split(",")[0] for failure in failures}
-    page = gallery.build([EXECUTED / path.name for path in paths if path.name not in failed])
+    try:
+        page = gallery.build([EXECUTED / path.name for path in paths if path.name not in failed])
+    except gallery.GalleryError as error:
+        print(f"gallery: {error}")
+        return 1
     if table:
         print(f"\n{table}\n")
-    print(f"{time.monotonic() - start:.0f} s in all; open {page.relative_to(ROOT)}")
+    size = f"{gallery.weight(page.parent) / 1e6:.1f} of {gallery.MOST_BYTES / 1e6:.0f} MB"
+    print(f"{time.monotonic() - start:.0f} s in all; open {page.relative_to(ROOT)} ({size})")
     for failure in failures:
         print(f"FAILED: {failure}")
     return int(bool(failures))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("--all" in sys.argv[1:]))

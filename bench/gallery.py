@@ -6,9 +6,10 @@ caption. `index.html` shows for each notebook its question, its one-line answer 
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import re
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +22,15 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from xmalign_lab import profile, records
+from bench import letters
+from xmalign_lab import profile, records, style
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
-CAPTION = '<p class="widget">Interactive in JupyterLab; the static twin is below.</p>'
+MOST_BYTES = 30e6  # of all pages together
+CAPTION = '<p class="widget">Interactive in JupyterLab; the static twin is {}.</p>'
 
 
 class GalleryError(ValueError):
@@ -55,9 +58,10 @@ def circumstances() -> dict[str, str]:
 
 
 def build(paths: list[Path], out: Path = ROOT / "build" / "gallery") -> Path:
-    """Write a page per executed notebook, `plotly.min.js` and `index.html` into `out`; return the index.
+    """Write a page per executed notebook, the files they share and `index.html` into `out`; return the index.
 
-    Raises `GalleryError` if a notebook has no title, question, `answer` or `thumbnail`, or a formula cannot be read.
+    Raises `GalleryError` if a notebook has no title, question, `answer` or `thumbnail`, a formula cannot be read, or all of it
+    is larger than `MOST_BYTES`.
     """
     from plotly.offline import get_plotlyjs
 
@@ -66,11 +70,10 @@ def build(paths: list[Path], out: Path = ROOT / "build" / "gallery") -> Path:
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("*.html"):
         stale.unlink()
-    (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
-    (out / "gallery.css").write_text((TEMPLATES / "gallery.css").read_text(encoding="utf-8"), encoding="utf-8")
     notebooks = {path: nbformat.read(path, as_version=4) for path in paths}
     cards = [card(path, notebook) for path, notebook in notebooks.items()]
-    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    faces, credit = letters.faces("".join(path.read_text(encoding="utf-8") for path in paths))
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8") + credit
     around = [None, *cards, None]
     for number, (path, notebook) in enumerate(notebooks.items()):
         body = page(path, notebook, notice, cards, before=around[number], after=around[number + 2])
@@ -78,7 +81,31 @@ def build(paths: list[Path], out: Path = ROOT / "build" / "gallery") -> Path:
     about = next((n.metadata.xmalign for n in notebooks.values() if "xmalign" in n.metadata), circumstances())
     index = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("index.html.j2")
     (out / "index.html").write_text(index.render(cards=cards, notice=notice, about=about, opened=" open"), encoding="utf-8")
+    pages = "".join(page.read_text(encoding="utf-8") for page in out.glob("*.html"))
+    colours = sorted(set(re.findall(r'(?<=["\':])#[0-9A-Fa-f]{6}\b', pages)))
+    shared = {"plotly.min.js": get_plotlyjs(), "gallery.js": (TEMPLATES / "gallery.js").read_text(encoding="utf-8")}
+    shared["gallery.css"] = "\n".join(
+        [faces, _lab_css(), (TEMPLATES / "gallery.css").read_text("utf-8"), style.night_css(colours)]
+    )
+    for name, text in shared.items():
+        (out / name).write_text(text, encoding="utf-8")
+    if (size := weight(out)) > MOST_BYTES:
+        raise GalleryError(f"the pages are {size / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} MB at most")
     return out / "index.html"
+
+
+def weight(folder: Path) -> int:
+    """Bytes of all files in `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _lab_css() -> str:
+    """JupyterLab's own style, once for all pages: light, and dark where the page says so."""
+    static = next(Path(path) for path in HTMLExporter().template_paths if (Path(path) / "static" / "theme-dark.css").is_file())
+    index, light, dark = (
+        (static / "static" / f"{name}.css").read_text(encoding="utf-8") for name in ("index", "theme-light", "theme-dark")
+    )
+    return "\n".join([index, light, dark.replace(":root", 'body[data-jp-theme-light="false"]')])
 
 
 def card(path: Path, notebook: NotebookNode) -> Card:
@@ -120,6 +147,10 @@ class Formulas(IPythonRenderer):
         money = body != body.strip()  # "$5 and $6"
         return super().inline_math(body) if money else self._mathml(body, "inline")
 
+    def _html_embed_images(self, html: str) -> str:
+        """Only where there is an image: nbconvert's parser closes a <details> at once, and what it hides would be seen."""
+        return super()._html_embed_images(html) if "<img" in html else html
+
     def _mathml(self, body: str, display: str) -> str:
         latex = body.strip()
         try:
@@ -145,9 +176,12 @@ def page(
     """One notebook as HTML, with links to its neighbours and the attributions at its foot."""
     shown = nbformat.from_dict(notebook)
     shown.metadata.pop("widgets", None)  # or nbconvert adds a widget manager from a network address
+    section = ""
     for number, cell in enumerate(shown.cells):
+        if cell.cell_type == "markdown":
+            section = next(iter(re.findall(r"^#+ (.+)$", cell.source, re.M)[::-1]), section)
         if cell.cell_type == "code":
-            static = [_static(output, f"figure-{number}-{i}") for i, output in enumerate(cell.outputs)]
+            static = [_static(output, f"figure-{number}-{i}", section) for i, output in enumerate(cell.outputs)]
             cell.outputs = [o for i, o in enumerate(static) if o and o not in static[:i]]  # one caption for several widgets
     exporter = HTMLExporter(extra_loaders=[FileSystemLoader(TEMPLATES)], template_file="page.html.j2", embed_images=True)
     exporter.register_filter("markdown2html", partial(html_of, notebook=path.name))
@@ -160,7 +194,7 @@ def page(
     return body
 
 
-def _static(output: NotebookNode, div: str) -> NotebookNode | None:
+def _static(output: NotebookNode, div: str, section: str) -> NotebookNode | None:
     """An output as a page without kernel and network can show it; None for a finished progress bar."""
     data = output.get("data", {})
     if PLOTLY in data:
@@ -168,8 +202,29 @@ def _static(output: NotebookNode, div: str) -> NotebookNode | None:
     elif WIDGET in data:
         if "%|" in data.get("text/plain", ""):
             return None
-        output = nbformat.v4.new_output("display_data", {"text/html": CAPTION})
+        twin = data.get("text/html", "")
+        output = nbformat.v4.new_output("display_data", {"text/html": twin + CAPTION.format("above" if twin else "below")})
+    elif "text/html" not in data and (kind := next((kind for kind in PICTURES if kind in data), None)):
+        output["data"] = {"text/html": _image(kind, data[kind], output.metadata.get("alt") or f"Picture: {section}")}
     return output
+
+
+def _image(kind: str, data: str, alt: str) -> str:
+    coded = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.strip()
+    return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{coded}">'
+
+
+def described(figure: dict) -> str:
+    """A figure in words, for who cannot see it: title and numbers, kinds of drawing, axes, what is in the legend."""
+    layout, data = figure.get("layout", {}), figure.get("data", [])
+    title = layout.get("title", {})
+    kinds = {trace.get("type", "scatter").removesuffix("gl") for trace in data}
+    axes = [axis["title"]["text"] for axis in layout.values() if isinstance(axis, dict) and (axis.get("title") or {}).get("text")]
+    named = [trace["name"] for trace in data if trace.get("name") and trace.get("showlegend") is not False]
+    parts = [title if isinstance(title, str) else title.get("text", ""), "Plot: " + ", ".join(sorted(kinds))]
+    parts += [f"{what}: {', '.join(dict.fromkeys(names))}" for what, names in (("axes", axes), ("shows", named)) if names]
+    words = (" ".join(html.unescape(re.sub(r"<[^>]*>", " ", part)).split()) for part in parts)
+    return ". ".join(filter(None, words))
 
 
 def _figure(figure: dict, div: str, thumbnail: bool = False) -> str:
@@ -179,7 +234,8 @@ def _figure(figure: dict, div: str, thumbnail: bool = False) -> str:
         layout = _bare(layout) | {"height": height}
     arguments = [figure.get("data", []), layout, {"responsive": True, "displaylogo": False, "staticPlot": thumbnail}]
     script = ", ".join(json.dumps(argument).replace("</", "<\\/") for argument in arguments)
-    return f'<div id="{div}" style="height:{height}px"></div><script>Plotly.newPlot("{div}", {script});</script>'
+    said = f'role="img" aria-label="{html.escape(described(figure))}"'
+    return f'<div id="{div}" {said} style="height:{height}px"></div><script>Plotly.newPlot("{div}", {script});</script>'
 
 
 def _bare(layout: dict) -> dict:
@@ -200,18 +256,5 @@ def _small(bundle: dict, name: str) -> str:
         return _figure(bundle[PLOTLY] | {"data": traces}, f"thumbnail-{name}", thumbnail=True)
     for kind in PICTURES:
         if kind in bundle:
-            return bundle[kind] if kind == "image/svg+xml" else f'<img alt="" src="data:{kind};base64,{bundle[kind].strip()}">'
+            return _image(kind, bundle[kind], "")  # the card's link and title say what it is
     return f'<div class="shrunk">{bundle["text/html"]}</div>' if "text/html" in bundle else ""
-
-
-def main() -> int:
-    try:
-        print(f"open {build(sorted((ROOT / 'build' / 'executed').glob('*.ipynb'))).relative_to(ROOT)}")
-    except GalleryError as error:
-        print(f"gallery: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

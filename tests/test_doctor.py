@@ -5,12 +5,13 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+import unicodedata
 from collections import namedtuple
 from types import SimpleNamespace
 
 import pytest
 
-from xmalign_lab import cli, doctor, profile
+from xmalign_lab import cli, doctor, profile, style
 from xmalign_lab.corpora import emoji, review
 
 
@@ -47,7 +48,7 @@ def versions(monkeypatch):
 
 def test_every_problem_comes_with_a_mend():
     findings = doctor.diagnose()
-    assert {"python", "torch", "device", "torchvision", "widgets", "cache", "disk", "npm", "emoji data"} <= {
+    assert {"python", "torch", "device", "torchvision", "widgets", "cache", "disk", "npm", "emoji data", "fonts"} <= {
         f.name for f in findings
     }
     assert all(f.mend for f in findings if not f.ok)
@@ -126,6 +127,44 @@ def test_emoji_data_missing_in_part(monkeypatch, tmp_path):
     assert finding("emoji data").ok
     failing_import(monkeypatch, "xmalign_lab.corpora.emoji", ImportError("no pandas"))
     assert not finding("emoji data").ok and "no pandas" in finding("emoji data").value
+
+
+def test_scripts_without_a_font_are_named_with_the_command_of_this_system(monkeypatch):
+    listed = {":charset=0d85": "Noto Sans Sinhala", ":charset=0627": "Noto Sans Arabic", ":charset=1000": "Unifont"}
+
+    def fc_list(command, **options):
+        return SimpleNamespace(stdout=listed.get(command[1], "") + "\n")
+
+    monkeypatch.setattr(doctor.subprocess, "run", fc_list)
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/dnf" if name == "dnf" else None)
+    found = finding("fonts")
+    assert not found.ok and not found.needed and "dnf install" in found.mend
+    assert found.value == "none for Ethiopic, Myanmar, Cherokee: boxes instead of letters"
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    assert "Noto Sans" in finding("fonts").mend
+    listed.update(dict.fromkeys((f":charset={letter}" for letter in doctor.LETTERS.values()), "Noto"))
+    assert finding("fonts").ok
+
+
+def test_systems_that_bring_their_fonts_are_not_asked_and_a_missing_fc_list_is_told(monkeypatch):
+    def absent(command, **options):
+        raise FileNotFoundError(2, "No such file", command[0])
+
+    monkeypatch.setattr(doctor.subprocess, "run", absent)
+    for system, ok in (("Windows", True), ("Darwin", True), ("Linux", False)):
+        monkeypatch.setattr(doctor.platform, "system", lambda system=system: system)
+        assert finding("fonts").ok is ok
+    assert "fc-list" in finding("fonts").value
+
+
+def test_each_script_asked_for_has_its_letters_and_its_fonts_in_the_style():
+    scripts = {"Sinhala": "Sinh", "Ethiopic": "Ethi", "Myanmar": "Mymr", "Arabic": "Arab", "Cherokee": "Cher"}
+    assert set(scripts) == set(doctor.LETTERS) and set(scripts.values()) == set(style.FACES)
+    for script, letter in doctor.LETTERS.items():
+        assert unicodedata.name(chr(int(letter, 16))).startswith(script.upper())
+        noto, windows, mac = style.FACES[scripts[script]]
+        assert noto == f"Noto Sans {script}" and all(f"'{face}'" in style.FONT for face in (noto, windows, mac))
 
 
 def test_the_command_prints_mends_and_its_status_says_whether_work_can_go_on(monkeypatch, capsys):

@@ -1,16 +1,21 @@
 """The gallery's pages on notebooks made here; no browser and no kernel is needed."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image, ImageDraw
 
-from bench import demo, gallery
-from bench.hidden_errors import STATE, hidden_errors
+from bench import demo, gallery, letters, pictures
+from bench.hidden_errors import STATE
+from xmalign_lab import style
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FIRST = "# Losses\n\n> What does $\\tau$ do?\n\n$$L = -\\log \\frac{a}{b}$$\n\nNot `$maths$`, nor $5 and $6.\n"
@@ -69,9 +74,142 @@ def test_formulas_become_mathml_outside_code(built):
 
 def test_figures_are_drawn_and_cannot_end_their_script(built):
     text = built[1]["00_first.html"]
-    call = re.search(r'<div id="(figure-1-0)" style="height:333px"></div><script>Plotly.newPlot\("\1", (.*?)\);</script>', text)
+    call = re.search(r'<div[^>]* id="(figure-1-0)"[^>]*></div><script>Plotly.newPlot\("\1", (.*?)\);</script>', text)
+    assert 'aria-label="T. Plot: scatter' in call[0] and 'role="img"' in call[0] and "height:333px" in call[0]
     assert call and "<\\/script>" in call[2]
     assert json.loads(f"[{call[2]}]")[0][0]["y"] == [1, 2]
+
+
+def test_a_figure_is_said_in_words():
+    figure = go.Figure([go.Scattergl(y=[1], name="Swahili & <b>co</b>"), go.Bar(y=[2], showlegend=False, name="hidden")])
+    figure.update_layout(title_text='Ranks<br><span style="x">R@1 .3</span>', xaxis_title="rank", yaxis_title="")
+    said = gallery.described(json.loads(figure.to_json()))
+    assert said == "Ranks R@1 .3. Plot: bar, scatter. axes: rank. shows: Swahili & co"
+    assert gallery.described({"data": [{}], "layout": {"title": "T"}}) == "T. Plot: scatter"
+
+
+def test_pictures_have_words_and_they_are_escaped(tmp_path):
+    notebook = example()
+    notebook.cells.insert(1, new_markdown_cell('## Heat & "haze"'))
+    notebook.cells.insert(2, shown({"image/png": PIXEL}))
+    notebook.cells.insert(3, shown({"image/svg+xml": "<svg></svg>"}))
+    nbformat.write(notebook, tmp_path / "00_first.ipynb")
+    text = (gallery.build([tmp_path / "00_first.ipynb"], tmp_path / "g").parent / "00_first.html").read_text(encoding="utf-8")
+    images = re.findall(r"<img[^>]*>", text)
+    assert len(images) == 2 and all("""alt='Picture: Heat &amp; "haze"'""" in image for image in images)
+    assert "No description has been provided" not in text and text.count('role="img"') == 1
+
+
+def test_hidden_solutions_stay_folded_and_their_markdown_is_rendered(tmp_path):
+    notebook = example()
+    notebook.cells.insert(
+        1, new_markdown_cell("<details><summary>Solution</summary>\n\n**four**, $\\tau$\n\n```python\nx = 4\n```\n</details>")
+    )
+    nbformat.write(notebook, tmp_path / "00_first.ipynb")
+    text = (gallery.build([tmp_path / "00_first.ipynb"], tmp_path / "g").parent / "00_first.html").read_text(encoding="utf-8")
+    hidden = re.search(r"<details><summary>Solution</summary>(.*?)</details>", text, re.S)
+    assert hidden and "<strong>four</strong>" in hidden[1] and "<math" in hidden[1] and "<pre>" in hidden[1]
+
+
+def test_the_style_stands_once_in_both_themes_and_pages_stay_small(built):
+    folder, pages = built
+    css = (folder / "gallery.css").read_text(encoding="utf-8")
+    assert 'body[data-jp-theme-light="false"] {' in css and "--jp-layout-color0: #111;" in css and "@media print" in css
+    assert style.NIGHT_CSS.splitlines()[4] in css and not re.search(r"url\([\"']?(?!data:)\w", css)
+    for page in pages.values():
+        assert "gallery.js" in page and 'id="theme"' in page and len(page) < 40_000
+    assert gallery.weight(folder) == sum(file.stat().st_size for file in folder.iterdir())
+
+
+def test_a_gallery_too_large_is_an_error(tmp_path, monkeypatch):
+    nbformat.write(example(), tmp_path / "00_first.ipynb")
+    monkeypatch.setattr(gallery, "MOST_BYTES", 1e6)
+    with pytest.raises(gallery.GalleryError, match="5 MB; 1 MB at most"):
+        gallery.build([tmp_path / "00_first.ipynb"], tmp_path / "gallery")
+
+
+def test_scripts_of_a_text_are_those_that_a_system_may_lack():
+    found = letters.scripts("Uso ŋ é ж λ ✓ 😀 මුහුණ ሰላም မင်္ဂ ᏣᎳᎩ وجه")
+    assert set(found) == {"Sinhala", "Ethiopic", "Myanmar", "Cherokee", "Arabic"}
+    assert found["Ethiopic"] == "".join(sorted("ሰላም")) and "ු" in found["Sinhala"]
+
+
+@pytest.mark.skipif(not letters._installed("Noto Sans Sinhala"), reason="no Noto Sans Sinhala, fontTools or fc-list here")
+def test_fonts_hold_just_the_letters_of_the_page_with_their_marks_and_ligatures():
+    from fontTools.ttLib import TTFont
+
+    text = "ක්‍ෂ මුහුණ"
+    rules, credit = letters.faces(text + " plain")
+    assert rules.count("@font-face") == 1 and "Noto Sans Sinhala" in credit and "SIL Open Font License" in credit
+    font = TTFont(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", rules)[1])))
+    held = {chr(point) for point in font.getBestCmap()}
+    assert set(text) - {" "} <= held | {"\u200d"} and len(held) < 20
+    assert "GSUB" in font and font["maxp"].numGlyphs > len(held)  # ligatures of these letters came along
+    for sign in set(text) - {" "}:
+        assert f"U+{ord(sign):X}" in rules
+
+
+def test_without_fonts_or_their_tools_the_page_is_left_to_the_reader(monkeypatch):
+    monkeypatch.setattr(letters.shutil, "which", lambda name: None)
+    assert letters.faces("මුහුණ") == ("", "")
+    assert letters.faces("plain") == ("", "")
+
+
+def test_every_notebook_runs_once_until_it_changes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "executed").mkdir()
+    ran, problem = [], {"09_b.ipynb": "cell 1: no"}
+    for name in ("00_a.ipynb", "09_b.ipynb"):
+        nbformat.write(example(), tmp_path / name)
+
+    def execute(path, title):
+        ran.append(path.name)
+        notebook, said = nbformat.read(path, as_version=4), problem.get(path.name, "")
+        notebook.metadata["xmalign"] = gallery.circumstances() | {"seconds": 1.0, "problem": said}
+        return notebook, said
+
+    monkeypatch.setenv("XMALIGN_PROFILE", "smoke")
+    monkeypatch.setattr(demo, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(demo, "EXECUTED", tmp_path / "executed")
+    monkeypatch.setattr(demo, "execute", execute)
+    monkeypatch.setattr(gallery, "build", lambda paths: demo.ROOT / "build" / "index.html")
+    monkeypatch.setattr(gallery, "weight", lambda folder: 1.5e6)
+    assert demo.main(everything=True) == 1 and ran == ["00_a.ipynb", "09_b.ipynb"]
+    problem.clear()
+    assert demo.main(everything=True) == 0 and ran[2:] == ["09_b.ipynb"]
+    assert "00_a: has run already" in (said := capsys.readouterr().out) and "(1.5 of 30 MB)" in said
+    assert demo.main(everything=True) == 0 and len(ran) == 3
+    changed = example()
+    changed.cells[1].source = "y"
+    nbformat.write(changed, tmp_path / "00_a.ipynb")
+    (tmp_path / "executed" / "09_b.ipynb").write_text("{")
+    assert demo.main(everything=True) == 0 and ran[3:] == ["00_a.ipynb", "09_b.ipynb"]
+    monkeypatch.setenv("XMALIGN_PROFILE", "small")
+    assert not demo.executed(tmp_path / "00_a.ipynb")
+    assert demo.main() == 0 and ran[5:] == ["00_a.ipynb"]  # the demo: 00-08, always anew
+    assert (tmp_path / "executed" / "09_b.ipynb").exists()
+
+
+def test_a_picture_is_made_small_without_losing_the_colour_of_a_dot(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 900, 3), dtype=np.uint8))
+    draw, dots = ImageDraw.Draw(picture), [*style.OF_LANGUAGE.values()]
+    draw.rectangle((0, 0, 899, 600), fill="#EEEEEE")
+    for i, colour in enumerate(dots):
+        draw.ellipse((20 + 40 * i, 300, 30 + 40 * i, 310), fill=colour)
+    picture.save(tmp_path / "x.png")
+    pictures.shrink(tmp_path / "x.png")
+    small = Image.open(tmp_path / "x.png").convert("RGB")
+    assert small.size == picture.size and (tmp_path / "x.png").stat().st_size <= pictures.MOST_BYTES
+    for i, colour in enumerate(["#EEEEEE", *dots]):
+        seen = small.getpixel((25 + 40 * (i - 1), 305) if i else (5, 5))
+        assert np.abs(np.array(seen) - list(bytes.fromhex(colour[1:]))).max() <= 8, colour
+
+
+def test_a_view_is_found_in_the_notebook_that_shows_it(tmp_path, monkeypatch):
+    cells = [new_markdown_cell("Twin("), new_code_cell("import Twin"), new_code_cell("twin = Twin(x)\ntwin")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "07_x.ipynb")
+    monkeypatch.setattr(pictures, "NOTEBOOKS", tmp_path)
+    assert pictures.cell("Twin(") == (tmp_path / "07_x.ipynb", 2) and pictures.cell("Other(") is None
+    assert pictures.main(["nonsense"]) == 1
 
 
 def test_a_widget_leaves_a_caption_and_a_progress_bar_nothing(built):
@@ -112,21 +250,6 @@ def test_what_a_notebook_lacks_is_said(tmp_path, broken, message):
 def test_nothing_executed_is_an_error(tmp_path):
     with pytest.raises(gallery.GalleryError, match="make demo"):
         gallery.build([], tmp_path)
-
-
-def test_hidden_errors_are_found_in_streams_and_widget_state():
-    quiet = new_notebook(cells=[new_code_cell("x", outputs=[new_output("stream", text="fine")])])
-    assert hidden_errors(quiet) == []
-    thread = new_output("stream", name="stderr", text="Exception in thread Thread-5:\nTraceback …\nValueError: late\n")
-    error = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
-    loud = new_notebook(
-        cells=[
-            new_code_cell("x", outputs=[thread]),
-            new_code_cell("y", metadata={"tags": ["raises-exception"]}, outputs=[error]),
-        ],
-        metadata={"widgets": {STATE: {"state": {"abc": {"state": {"outputs": [dict(error)]}}, "def": {"state": {"value": 3}}}}}},
-    )
-    assert hidden_errors(loud) == ["cell 1: ValueError: late", "widget abc: KeyError: 'x'"]
 
 
 def test_the_demo_names_cell_and_error_and_keeps_going(tmp_path, monkeypatch, capsys):

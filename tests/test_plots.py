@@ -1,4 +1,3 @@
-import html as entities
 import json
 from html.parser import HTMLParser
 
@@ -9,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xmalign_lab import languages, pictures, plots, style
+from xmalign_lab import languages, pictures, plots, spaces, style
 from xmalign_lab.corpus import Corpus, CorpusError
 
 CODES = ["eng_Latn", "swh_Latn", "sin_Sinh"]
@@ -61,22 +60,13 @@ class Page(HTMLParser):
 # --- colours, labels, numbers
 
 
-def test_a_language_has_one_colour_whatever_else_is_shown():
-    alone = plots.space(small_points(codes=["swh_Latn"]))
-    beside = plots.space(small_points(codes=["deu_Latn", "eng_Latn", "hau_Latn", "swh_Latn"]))
-    of = [next(t.marker.color for t in figure.data if t.name == "Swahili") for figure in (alone, beside)]
-    assert of[0] == of[1] == plots.language_colour("swh_Latn") == "#D55E00"
-    assert plots.language_colour("por_Latn_PT") == plots.language_colour("por_Latn")
-    assert plots.language_colour("") == style.PICTURE
-
-
 def test_every_language_has_a_name_and_a_readable_colour():
     def contrast(colour):
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 1.05 / (np.dot([0.2126, 0.7152, 0.0722], linear) + 0.05)
 
-    colours = {language.code: plots.language_colour(language.code) for language in languages.all_languages()}
+    colours = {language.code: style.language_colour(language.code) for language in languages.all_languages()}
     assert min(map(contrast, colours.values())) > 2  # on white; points and bars, not running text
     named = [colours[code] for code in style.OF_LANGUAGE]
     assert len(set(named)) == len(named) and not set(named) & set(style.OTHERS)
@@ -91,65 +81,6 @@ def test_numbers_are_written_as_in_the_tables(value, text):
     assert style.number(value) == text
 
 
-# --- the space
-
-
-def test_space_places_every_point_and_says_all_captions_on_hover():
-    points = small_points()
-    points.attrs = {"method": "pca", "trustworthiness": 0.93, "seed": 0}
-    figure = plots.space(points, header={"R@1": 0.314, "gap": 0.8})
-    assert header(figure) == "R@1 .31 · gap .8 · PCA, trustworthiness .93 · seed 0"
-    seen = {(g, x, y) for t in figure.data[:-1] for g, x, y in zip(t.customdata, t.x, t.y, strict=True)}
-    assert seen == set(zip(points.group, points.x, points.y, strict=True))
-    symbols = {t.name: t.marker.symbol for t in figure.data[:-1]}
-    assert symbols == {"English": "circle", "Swahili": "circle", "Sinhala": "circle", "picture": "diamond-open"}
-    for trace in figure.data[:-1]:
-        for group, words in zip(trace.customdata, trace.hovertext, strict=True):
-            text = points[(points.group == group) & (points.lang == "swh_Latn")].text.item()
-            assert words == "<br>".join(f"<b>{name}</b> {text}" for name in ("English", "Sinhala", "Swahili"))
-    assert figure.data[-2].name == "picture"  # drawn above the texts
-    written(figure)
-
-
-def test_many_points_use_webgl(monkeypatch):
-    assert {t.type for t in plots.space(small_points()).data} == {"scatter"}
-    monkeypatch.setattr(plots, "MOST_SVG", 10)
-    assert [t.type for t in plots.space(small_points()).data] == ["scattergl"] * 4 + ["scatter"]
-
-
-def test_other_columns_can_be_coloured():
-    points = small_points().assign(
-        kind=lambda p: np.where(p.modality == "image", "picture", np.where(p.x > 1.9, "late", "early"))
-    )
-    figure = plots.space(points, colour="kind")
-    assert {t.name: t.marker.symbol for t in figure.data[:-1]} == {"early": "circle", "late": "circle", "picture": "diamond-open"}
-    both = plots.space(points.assign(kind=["a", "b"] * 8), colour="kind")
-    assert {t.name for t in both.data[:-1]} == {"a, image", "a, text", "b, text"}
-
-
-def test_captions_prefer_names_to_keywords_and_take_one_per_language():
-    points = small_points(1, codes=["swh_Latn"] * 3).assign(kind=["picture", "keywords", "name", "name"])
-    points["text"] = ["", "a | b", "moyo", "roho"]
-    assert plots.captions(points) == {"g0": [("swh_Latn", "moyo")]}
-    assert plots.captions(points[:1]) == {"g0": []}
-
-
-def test_links_run_from_each_picture_to_each_shown_text():
-    points = small_points()
-    x, y = plots.links(points, "g2", ["swh_Latn", "sin_Sinh"])
-    assert x == [2.0, 2.5, None] * 2 and y == [0.0, 2.0, None, 0.0, 3.0, None]
-    assert len(plots.links(points, "g2")[0]) == 9 and plots.links(points, "elsewhere") == ([], [])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.text(max_size=90) | st.sampled_from(NASTY))
-def test_hover_text_holds_no_tag_of_its_own(text):
-    points = small_points(1, texts=[text], codes=["swh_Latn"])
-    hover = plots.space(points).data[0].hovertext[0].removeprefix("<b>Swahili</b> ")
-    assert "<" not in hover and ">" not in hover
-    assert entities.unescape(hover) == entities.unescape(entities.escape(text if len(text) <= 70 else text[:69] + "…"))
-
-
 # --- results
 
 
@@ -162,7 +93,7 @@ def test_recall_bars_hold_values_and_intervals():
     swahili_mrr = next(t for t in figure.data if t.name == "Swahili" and t.xaxis == "x2")
     assert list(swahili_mrr.y) == ["aligned", "chance"] and np.allclose(swahili_mrr.x, [0.7, 0.8])
     assert np.allclose(swahili_mrr.error_x.array, 0.02) and np.allclose(swahili_mrr.error_x.arrayminus, 0.05)
-    assert swahili_mrr.marker.color == plots.language_colour("swh_Latn")
+    assert swahili_mrr.marker.color == style.language_colour("swh_Latn")
     written(figure)
 
 
@@ -222,16 +153,16 @@ def test_texts_reach_pages_as_text_only(text):
 @given(st.text(max_size=40) | st.sampled_from(NASTY))
 def test_no_caption_closes_the_script_of_the_twin(text):
     points = small_points(1, texts=[text])
-    page = pictures.space_with_pictures(plots.space(points), points, {"g0": PIXEL})
+    page = pictures.space_with_pictures(spaces.space(points), points, {"g0": PIXEL})
     assert page.count("<script") == page.count("</script>") == 1
     known = json.loads(page[page.index("const known = ") + 14 : page.index(";\nconst start")])
-    assert known["groups"]["g0"][0] == pictures.panel("g0", plots.captions(points)["g0"], PIXEL)
-    assert all(plots.language_name(code) in known["groups"]["g0"][0] for code in CODES) and PIXEL in known["groups"]["g0"][0]
+    assert known["groups"]["g0"][0] == pictures.panel("g0", spaces.captions(points)["g0"], PIXEL)
+    assert all(style.language_name(code) in known["groups"]["g0"][0] for code in CODES) and PIXEL in known["groups"]["g0"][0]
 
 
 def test_twin_shows_a_selected_group_before_any_hover_and_needs_nothing_from_outside():
     points = small_points()
-    figure = plots.space(points)
+    figure = spaces.space(points)
     page = pictures.space_with_pictures(figure, points, {"g2": PIXEL})
     body = page[: page.index("<script>")]
     assert PIXEL in body and "jua" in body and "http" not in page

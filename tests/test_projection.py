@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import procrustes
 
 from xmalign_lab import projection
 from xmalign_lab.corpus import CorpusError
@@ -115,3 +116,118 @@ def test_umap_keeps_clusters_apart_and_repeats_with_its_seed():
     assert (kind[distance.argmin(1)] == kind).all()
     assert first.attrs["method"] == "umap" and first.attrs["trustworthiness"] > 0.8
     assert len(projection.umap(vectors[:6])) == 6
+
+
+# --- laid on each other
+
+
+def turned(flat, angle, mirrored=False, scale=1.0, shift=(0.0, 0.0)):
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return scale * flat @ (turn * [1, -1] if mirrored else turn) + shift
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 7), st.booleans(), st.floats(0.05, 20), st.floats(-50, 50), st.integers(2, 40), st.integers(0, 5))
+def test_laid_on_recovers_a_turned_copy(angle, mirrored, scale, shift, n, seed):
+    flat = np.random.default_rng(seed).normal(size=(n, 2))
+    copy = turned(flat, angle, mirrored, scale, shift)
+    assert np.allclose(projection.laid_on(flat, copy), copy, atol=1e-4 * max(scale, abs(shift), 1))
+    rigid = projection.laid_on(copy / scale, flat, scaled=False)
+    assert np.allclose(rigid, flat, atol=1e-4 * max(1, abs(shift) / scale))
+
+
+def test_laid_on_leaves_what_scipy_leaves():
+    rng = np.random.default_rng(0)
+    onto, flat = rng.normal(size=(30, 2)) * 3 + 7, rng.normal(size=(30, 2))
+    _, _, disparity = procrustes(onto, flat)
+    left = ((projection.laid_on(flat, onto) - onto) ** 2).sum() / ((onto - onto.mean(0)) ** 2).sum()
+    assert left == pytest.approx(disparity, rel=1e-4)
+    size = lambda places: np.linalg.norm(places - places.mean(0))  # noqa: E731
+    assert size(projection.laid_on(flat, onto, scaled=False)) == pytest.approx(size(flat), rel=1e-4)
+
+
+def test_laid_on_has_a_centre_for_equal_points_and_refuses_other_shapes():
+    onto = np.array([[0.0, 0], [2, 4]])
+    assert np.allclose(projection.laid_on(np.ones((2, 2)), onto), [[1, 2], [1, 2]])
+    with pytest.raises(ValueError, match="match row for row"):
+        projection.laid_on(np.ones((3, 2)), onto)
+
+
+# --- placed on a fitted map
+
+
+def test_pca_places_by_one_linear_map():
+    vectors, others = cloud(), cloud(20, seed=1)
+    found = projection.fitted(vectors)
+    assert np.array_equal(found.flat, projection.pca(vectors)) and np.array_equal(found.place(vectors), found.flat)
+    both = found.place(others), found.place(2 * others), found.place(0 * others)
+    assert np.allclose(both[1] - both[2], 2 * (both[0] - both[2]), atol=1e-4)
+    fit = np.linalg.lstsq(np.c_[vectors, np.ones(60)], found.flat, rcond=None)[0]
+    assert np.allclose(both[0], np.c_[others, np.ones(20)] @ fit, atol=1e-4)
+    assert projection.fitted(np.ones((1, 3))).place(np.eye(3)).tolist() == [[0, 0]] * 3
+
+
+@pytest.mark.parametrize("small", [4_096, 10])
+def test_umap_places_among_its_neighbours_and_repeats(monkeypatch, small):
+    monkeypatch.setattr(projection, "SMALL", small)  # below it distances are handed over, above it vectors
+    rng = np.random.default_rng(0)
+    kind = np.repeat(np.arange(3), 15)
+    vectors = np.eye(3)[kind] * 10 + rng.normal(size=(45, 3)) * 0.3
+    others = np.eye(3)[[0, 1, 2, 1]] * 10 + rng.normal(size=(4, 3)) * 0.3
+    first, again = (projection.fitted(vectors, "umap", seed=1, neighbors=8) for _ in range(2))
+    assert np.array_equal(first.flat, again.flat) and np.array_equal(first.place(others), again.place(others))
+    assert np.array_equal(first.place(vectors), first.flat), "what it was fitted to keeps its place"
+    assert np.array_equal(projection.umap(vectors, seed=1, neighbors=8), first.flat)
+    far = np.linalg.norm(first.place(others)[:, None] - first.flat[None], axis=-1)
+    assert kind[far.argmin(1)].tolist() == [0, 1, 2, 1]
+    assert (first.method, first.seed) == ("umap", 1)
+
+
+def test_fitted_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="known are pca, umap"):
+        projection.fitted(cloud(), "tsne")
+    with pytest.raises(ValueError, match="row 3 has length zero"):
+        projection.umap(np.vstack([np.eye(3), np.zeros((1, 3)), np.eye(3)]))
+
+
+# --- a journey
+
+
+def test_a_journey_ends_as_projected_and_each_moment_is_turned_onto_the_next():
+    moments = {"begin": cloud(seed=1), "middle": cloud(seed=1) + 0.2 * cloud(seed=2), "end": cloud(seed=3)}
+    found = projection.journey(table(60), moments)
+    assert list(found) == list(moments) and found["end"].equals(projection.project(table(60), moments["end"]))
+    place = {name: part[["x", "y"]].to_numpy() for name, part in found.items()}
+    for name, after in (("begin", "middle"), ("middle", "end")):
+        own = projection.pca(moments[name])
+        assert np.allclose(np.ptp(place[name] @ place[name].T), np.ptp(own @ own.T), rtol=1e-3), "turned, not scaled"
+        assert np.allclose(place[name], projection.laid_on(own, place[after], scaled=False))
+        assert found[name].attrs["trustworthiness"] == pytest.approx(projection.trustworthiness(moments[name], own))
+        assert found[name].attrs["method"] == "pca"
+    assert list(projection.journey(table(60), iter(moments.items()))) == list(moments)
+
+
+def test_what_only_turns_in_the_space_stands_still_on_the_journey():
+    vectors = cloud(40, 2)
+    found = projection.journey(table(40), {"a": turned(vectors, 1.0, mirrored=True), "b": turned(vectors, 2.5), "c": vectors})
+    for name in ("a", "b"):
+        assert np.allclose(found[name][["x", "y"]], found["c"][["x", "y"]], atol=1e-4)
+
+
+def test_a_journey_by_umap_is_placed_on_the_last_map():
+    moments = {"begin": cloud(40, seed=1), "end": cloud(40)}
+    found = projection.journey(table(40), moments, "umap", seed=2, neighbors=6)
+    last = projection.fitted(moments["end"], "umap", seed=2, neighbors=6)
+    assert np.array_equal(found["end"][["x", "y"]], last.flat)
+    assert np.array_equal(found["begin"][["x", "y"]], last.place(moments["begin"]))
+
+
+def test_a_journey_names_what_it_cannot_take():
+    with pytest.raises(ValueError, match="at least one moment"):
+        projection.journey(table(60), {})
+    with pytest.raises(ValueError, match="60 points need vectors"):
+        projection.journey(table(60), {"a": cloud(), "b": cloud(59)})
+    spoiled = cloud()
+    spoiled[4] = np.nan
+    with pytest.raises(CorpusError, match="row 5, id 'row4'"):
+        projection.journey(table(60), {"a": spoiled, "b": cloud()})

@@ -21,10 +21,14 @@
     mlm          masked words, for a text tower before it is trained with others
     study        folds and tasks; baselines, adaptive, lowresource, cl2cm: methods as recipes; nrccr: one with a loop of its own;
                  sweep: methods × noise × parallel text; reproduce: published figures; crossmodal: the published sets of transfer
-    projection   PCA and UMAP as added columns
-    plots        pure functions → plotly figures; dials: schedules, thresholds, runs; curves: the study's; pictures: HTML with
-                 thumbnails; heatmaps: words over pictures; style: their look
+    projection   PCA and UMAP as added columns, laid on each other, the moments of a training; export: for other explorers
+    asking       a model asked with any text or picture: what drove the answer, and what it is worth
+    workbench    what a dashboard turns: noisy pairs with their belief, runs of seconds, and their numbers
+    plots        pure functions → plotly figures; spaces: a space, judged; selections: points chosen by hand; dials: schedules,
+                 thresholds, runs; curves: the study's; pictures: HTML with thumbnails; heatmaps: words over pictures;
+                 style: their look
     widgets      the interactive twins of the plots; worked: a language of your own, from files to a page
+    lessons      guesses and questions of a lesson; game: a sealed test for a class; naming: names in your own language
     cli, doctor  the command `xmalign`
 
 Imports point one way, from the lower half of this list to the upper; importing the package itself costs nothing.

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ PACKAGES = {
 }
 LOWEST_PYTHON = (3, 11)
 FREE_DISK_GB = 2.0
+# A letter of each script whose fonts a Linux may lack; Windows and macOS bring theirs (`style.FACES`).
+LETTERS = {"Sinhala": "0d85", "Ethiopic": "12a0", "Myanmar": "1000", "Arabic": "0627", "Cherokee": "13a0"}
+FONTS = {"apt": "sudo apt install fonts-noto-core", "dnf": "sudo dnf install google-noto-fonts-common google-noto-sans-*-fonts"}
+FONTS |= {
+    "pacman": "sudo pacman -S noto-fonts",
+    "zypper": "sudo zypper install google-noto-fonts",
+    "apk": "sudo apk add font-noto-all",
+}
 INSTALL = f"{sys.executable} -m pip install -c constraints.txt -e '.[lab]'"
 
 
@@ -46,7 +55,7 @@ def diagnose() -> list[Finding]:
     """Look at everything; never raises, because a broken environment is what it is for."""
     findings = [_python()]
     findings += [_package(name, lowest) for name, lowest in PACKAGES.items()]
-    findings += [_device(), _torchvision(), _widgets(), _cache(), _disk(), _npm(), _emoji()]
+    findings += [_device(), _torchvision(), _widgets(), _cache(), _disk(), _npm(), _emoji(), _fonts()]
     return findings
 
 
@@ -157,3 +166,23 @@ def _emoji() -> Finding:
         lacking = f"cannot be looked for: {error}"
     found = f"all packages under {profile.data_root()}"
     return Finding("emoji data", lacking or found, not lacking, "xmalign fetch emoji", needed=False)
+
+
+def _fonts() -> Finding:
+    """Which scripts would show as boxes; told by fontconfig, which Windows and macOS do without."""
+    if platform.system() in ("Windows", "Darwin"):
+        return Finding("fonts", f"{platform.system()} brings {', '.join(LETTERS)}", True, needed=False)
+    by_hand = "install the Noto Sans fonts of these scripts, and fontconfig"
+    mend = next((command for tool, command in FONTS.items() if shutil.which(tool)), by_hand)
+    try:
+        lacking = [script for script, letter in LETTERS.items() if not _found(f":charset={letter}")]
+    except OSError:
+        return Finding("fonts", "fc-list is not there to ask which scripts have a font", False, mend, needed=False)
+    said = f"none for {', '.join(lacking)}: boxes instead of letters" if lacking else f"{', '.join(LETTERS)}: all have one"
+    return Finding("fonts", said, not lacking, mend, needed=False)
+
+
+def _found(pattern: str) -> str:
+    """fontconfig's families that fit; an old Unicode fallback that draws code points in boxes is no font."""
+    listed = subprocess.run(["fc-list", pattern, "family"], capture_output=True, text=True, check=False).stdout
+    return "".join(line for line in listed.splitlines() if "Last Resort" not in line and "Unifont" not in line)

@@ -18,13 +18,13 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from xmalign_lab.corpus import Corpus
-from xmalign_lab.plots import captions, links
-from xmalign_lab.style import language_colour, language_name, number
+from xmalign_lab.spaces import captions, links
+from xmalign_lab.style import FONT, language_colour, language_name, number
 
 RIGHT = "#009E73"
 CARD = "display:inline-flex;flex-direction:column;align-items:center;padding:6px;border-radius:8px;gap:2px;"
 NO_PLOT = '<p style="opacity:.65">The plot appears where plotly.js is loaded. In JupyterLab use SpaceExplorer.</p>'
-FRAME = "font:14px/1.4 system-ui,'Noto Sans',sans-serif;color:inherit;"
+FRAME = f"font:14px/1.4 {FONT};color:inherit;"
 
 
 def data_uri(image: Image.Image, size: int = 64) -> str:
@@ -45,11 +45,11 @@ def retrieval_html(examples: Iterable[Mapping], size: int = 64) -> str:
     for example in examples:
         lang = example.get("lang", "")
         query = _text(lang, example["query"], bold=True) if "query" in example else ""
-        query += _img(example.get("picture"), size)
+        query += _img(example.get("picture"), size, "the picture asked with")
         rank = (
             f'<div style="opacity:.65">right answer at rank {number(float(example["rank"]))}</div>' if "rank" in example else ""
         )
-        hits = "".join(_hit(hit, size) for hit in example["hits"])
+        hits = "".join(_hit(hit, size, place) for place, hit in enumerate(example["hits"], 1))
         rows.append(
             '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:12px;padding:8px 0;border-top:1px solid #8884">'
             f'<div style="flex:0 0 200px">{query}{rank}</div><div style="display:flex;flex-wrap:wrap;gap:6px">{hits}</div></div>'
@@ -69,18 +69,19 @@ def contact_sheet(
     cards = []
     for row_id in ids:
         picture = data_uri(corpus.picture(row_id), size)
-        texts = "".join(_text(lang, text) for lang, text in _ordered(said[group[row_id]], shown))
-        cards.append(f'<div style="display:flex;gap:10px;align-items:center">{_img(picture, size)}<div>{texts}</div></div>')
-    grid = f"display:grid;grid-template-columns:repeat({columns},minmax(0,1fr));gap:16px 20px;"
+        ordered = _ordered(said[group[row_id]], shown)
+        texts, image = "".join(_text(lang, text) for lang, text in ordered), _img(picture, size, _named(ordered, row_id))
+        cards.append(f'<div style="display:flex;gap:10px;align-items:center">{image}<div>{texts}</div></div>')
+    least = f"max(180px,(100% - {20 * (columns - 1)}px)/{columns})"  # on a phone fewer columns
+    grid = f"display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,{least}),1fr));gap:16px 20px;"
     return f'<div style="{FRAME}{grid}">{"".join(cards)}</div>'
 
 
 def panel(group: str, said: Sequence[tuple[str, str]], picture: str | None, size: int = 128) -> str:
     """What stands beside a space: one group's picture and its captions, a language each in its colour."""
     texts = "".join(_text(lang, text) for lang, text in said) or f'<div style="opacity:.65">{html.escape(str(group))}</div>'
-    return (
-        f'<div style="{FRAME}padding:8px;overflow-wrap:anywhere">{_img(picture, size)}<div style="height:8px"></div>{texts}</div>'
-    )
+    image = _img(picture, size, _named(said, group))
+    return f'<div style="{FRAME}padding:8px;overflow-wrap:anywhere">{image}<div style="height:8px"></div>{texts}</div>'
 
 
 def space_with_pictures(
@@ -90,7 +91,7 @@ def space_with_pictures(
     selected: str | None = None,
     include_plotlyjs: bool = False,
 ) -> str:
-    """The static twin of the space explorer: `figure` (of `plots.space(points)`) and a panel beside it, as HTML.
+    """The static twin of the space explorer: `figure` (of `spaces.space(points)`) and a panel beside it, as HTML.
 
     On hover the panel shows the picture and the captions in every language of the point's group, and thin lines
     run from its pictures to its captions. `pictures` maps a group to a data: URI; before the first hover
@@ -147,26 +148,33 @@ def _ordered(said: Sequence[tuple[str, str]], shown: Sequence[str] | None) -> li
     return list(said) if shown is None else [(code, dict(said)[code]) for code in shown if code in dict(said)]
 
 
+def _named(said: Sequence[tuple[str, str]], otherwise: str) -> str:
+    """What a picture shows, for who cannot see it: its first caption."""
+    return str(said[0][1] if said else otherwise)
+
+
 def _text(lang: str, text: str, bold: bool = False) -> str:
     """One caption with its language in front; `bdi` keeps scripts of either direction in place."""
-    label = (
-        f'<span style="color:{language_colour(lang)};font-size:12px">{html.escape(language_name(lang))}</span> ' if lang else ""
-    )
+    # the dot has the colour: a name in it would be too faint on one ground or the other
+    dot = f'<span aria-hidden="true" style="color:{language_colour(lang)}">●</span>'
+    label = f'<span style="font-size:12px">{dot} {html.escape(language_name(lang))}</span> ' if lang else ""
     words = f'<bdi lang="{html.escape(lang.replace("_", "-"))}">{html.escape(str(text))}</bdi>'
     return f"<div>{label}{f'<b>{words}</b>' if bold else words}</div>"
 
 
-def _img(picture: str | Image.Image | None, size: int) -> str:
+def _img(picture: str | Image.Image | None, size: int, alt: str) -> str:
     if picture is None:
         return ""
-    source = picture if isinstance(picture, str) else data_uri(picture, size)
-    return f'<img src="{html.escape(source)}" alt="" width="{size}" height="{size}" style="object-fit:contain;flex:none">'
+    source = html.escape(picture if isinstance(picture, str) else data_uri(picture, size))
+    look = f'width="{size}" height="{size}" style="object-fit:contain;flex:none"'
+    return f'<img src="{source}" alt="{html.escape(alt)}" {look}>'
 
 
-def _hit(hit: Mapping, size: int) -> str:
+def _hit(hit: Mapping, size: int, place: int) -> str:
     frame = f"border:3px solid {RIGHT}" if hit.get("correct") else "border:3px solid transparent"
-    tick = f'<span style="color:{RIGHT};font-weight:600">✓</span>' if hit.get("correct") else ""
+    tick = f'<span style="color:{RIGHT};font-weight:700;font-size:19px;line-height:1">✓</span>' if hit.get("correct") else ""
+    alt = f"found at rank {place}, {'right' if hit.get('correct') else 'wrong'}"
     caption = ""
     if hit.get("caption"):
         caption = f'<span style="max-width:{size + 90}px;overflow-wrap:anywhere">{html.escape(str(hit["caption"]))}</span>'
-    return f'<div style="{CARD}{frame}">{_img(hit.get("picture"), size)}{caption}{tick}</div>'
+    return f'<div style="{CARD}{frame}">{_img(hit.get("picture"), size, alt)}{caption}{tick}</div>'

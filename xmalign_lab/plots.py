@@ -1,83 +1,22 @@
 """Pure functions from numbers to plotly figures. Colour is language, symbol is modality, everywhere.
 
 Text from a corpus is escaped before it reaches a hover label, arrays are stored as 32-bit floats, and no figure
-has a fixed width, so each fits a notebook as well as a page. What shows pictures is in `pictures`, what is turned and
-watched (schedules, thresholds, runs) in `dials`.
+has a fixed width, so each fits a notebook as well as a page. The space is in `spaces`, what shows pictures in `pictures`,
+what is turned and watched (schedules, thresholds, runs) in `dials`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from xmalign_lab.style import INK, TEMPLATE, dress, empty, escaped, language_colour, language_name, number
+from xmalign_lab.style import INK, dress, empty, escaped, language_colour, language_name
 
-SYMBOLS = {"text": "circle", "image": "diamond-open"}
-MOST_SVG = 5_000  # points; beyond this a browser needs WebGL
 RANK_EDGES = (1, 5, 10, 50, 100)
-
-
-def captions(points: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
-    """`{group: [(lang, text), …]}`, one text per language: the first that is not a list of keywords."""
-    texts = points[points.modality == "text"]
-    if "kind" in texts:
-        texts = texts.assign(last=texts.kind == "keywords").sort_values("last", kind="stable")
-    first = texts.drop_duplicates(["group", "lang"]).sort_values("lang", kind="stable")
-    found: dict[str, list[tuple[str, str]]] = {group: [] for group in points.group}
-    for group, lang, text in zip(first.group, first.lang, first.text, strict=True):
-        found[group].append((lang, text))
-    return found
-
-
-def space(
-    points: pd.DataFrame, colour: str = "lang", symbol: str = "modality", header: str | Mapping | None = None, title="The space"
-) -> go.Figure:
-    """A projected space; the hover of any point shows the captions of its group in every language.
-
-    `points` has id, group, lang, modality, text, x, y. `header` stands under the title: a string, or numbers by
-    name, to which the projection's own method, trustworthiness and seed are added. The last trace is empty:
-    `links` fills it. `customdata` of a point is its group.
-    """
-    said = captions(points)
-    hover = {g: "<br>".join(f"<b>{language_name(c)}</b> {escaped(t)}" for c, t in said[g][:12]) or escaped(g) for g in said}
-    kind, symbols = go.Scattergl if len(points) > MOST_SVG else go.Scatter, cycle(SYMBOLS.values())
-    figure = empty(title, header if isinstance(header, str) else _numbers(header, points.attrs), height=560)
-    shapes = {value: SYMBOLS.get(value) or next(symbols) for value in sorted(points[symbol].unique())}
-    wheel = cycle(TEMPLATE.layout.colorway)
-    colours = {v: language_colour(v) if colour == "lang" else next(wheel) for v in sorted(points[colour].unique())}
-    order = sorted(points.groupby([colour, symbol]), key=lambda item: (item[0][0] == "", item[0]))  # pictures above texts
-    several = points.assign(c=points[colour], s=points[symbol]).drop_duplicates(["c", "s"]).c.duplicated().any()
-    for (value, shape), rows in order:
-        name = language_name(value) if colour == "lang" else str(value)
-        name = f"{name}, {shape}" if several and name != "picture" else name
-        look = {"color": colours[value], "symbol": shapes[shape], "size": 9 if shape == "image" else 7, "opacity": 0.75}
-        said_of = {"hovertext": [hover[group] for group in rows.group], "hovertemplate": "%{hovertext}<extra></extra>"}
-        place = {"x": rows.x.to_numpy(np.float32), "y": rows.y.to_numpy(np.float32), "customdata": rows.group.tolist()}
-        figure.add_trace(kind(**place, **said_of, mode="markers", name=name, meta={"colour": value}, marker=look))
-    figure.add_trace(
-        go.Scatter(x=[], y=[], mode="lines", name="links", line={"color": INK, "width": 2}, hoverinfo="skip", showlegend=False)
-    )
-    figure.update_xaxes(showgrid=False, showticklabels=False, ticks="", showline=True, mirror=True)
-    figure.update_yaxes(showgrid=False, showticklabels=False, ticks="", showline=True, mirror=True, scaleanchor="x")
-    figure.update_layout(margin={"l": 16, "r": 16, "b": 16}, hovermode="closest")
-    return figure
-
-
-def links(points: pd.DataFrame, group: str, shown: Sequence[str] | None = None) -> tuple[list, list]:
-    """`(x, y)` of thin lines from each picture of `group` to each of its texts (of the languages `shown`): its gap."""
-    rows = points[points.group == group]
-    texts = rows[(rows.modality == "text") & (rows.lang.isin(shown) if shown is not None else True)]
-    x, y = [], []
-    for picture in rows[rows.modality == "image"].itertuples():
-        for text in texts.itertuples():
-            x += [round(float(picture.x), 4), round(float(text.x), 4), None]
-            y += [round(float(picture.y), 4), round(float(text.y), 4), None]
-    return x, y
 
 
 def recall_bars(table: pd.DataFrame, header: str = "") -> go.Figure:
@@ -154,11 +93,3 @@ def similarity_heatmap(
         figure.update_layout({axis: {"showgrid": False, "ticks": "", "showticklabels": len(names) <= 40, **ticks}})
     figure.update_yaxes(autorange="reversed")
     return figure
-
-
-def _numbers(header: Mapping | None, attrs: Mapping) -> str:
-    """'R@1 .31 · gap .8 · PCA, trustworthiness .93 · seed 0'."""
-    parts = [f"{name} {number(value) if isinstance(value, float) else value}" for name, value in (header or {}).items()]
-    if "method" in attrs:
-        parts.append(f"{attrs['method'].upper()}, trustworthiness {number(attrs['trustworthiness'])} · seed {attrs['seed']}")
-    return " · ".join(parts)

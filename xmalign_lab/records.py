@@ -27,7 +27,8 @@ from xmalign_lab import profile
 
 # Source that draws, compares or checks, and cannot change what is recorded
 SHOWN_ONLY = (
-    "plots.py", "dials.py", "curves.py", "pictures.py", "style.py", "widgets", "cli.py", "doctor.py",
+    "plots.py", "spaces.py", "selections.py", "dials.py", "curves.py", "pictures.py", "style.py", "widgets", "cli.py",
+    "doctor.py", "lessons.py", "game.py", "naming.py",
     "evaluate/report.py", "evaluate/significance.py", "corpora/check.py", "corpora/review.py",
 )  # fmt: skip
 

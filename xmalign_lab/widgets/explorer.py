@@ -1,105 +1,387 @@
-"""Walking through a space: the picture and every caption of the point under the mouse, and the gap between them."""
+"""Walking through a space: the picture and every caption of the point under the mouse, the gap between them, what lies near."""
 
 from __future__ import annotations
 
+import contextlib
+import html
 from collections.abc import Mapping
+from pathlib import Path
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import traitlets
 
 from xmalign_lab import pictures as pages
-from xmalign_lab import plots
-from xmalign_lab.style import language_name
-from xmalign_lab.widgets.twin import Fitted, Twin, as_widget
+from xmalign_lab import selections, similarity, spaces
+from xmalign_lab.style import language_name, number
+from xmalign_lab.widgets.toolbar import toolbar
+from xmalign_lab.widgets.twin import Twin, as_widget, redraw
+
+MOST_POINTS, MOST_JUDGED = 100_000, 30_000  # that plotly can draw; that are judged at once, in some seconds
+MOST_SAVED = 150  # meanings of which a saved page holds the picture: some 0.5 MB
+MOST_VALUES = 100  # of a column or label that one can colour or filter by
+LISTED, NEAR = 12, 6
+FILTERS = ("shown", "pattern", "labels", "splits", "ranks")
+HINT = "Draw around points with the lasso or the box of the plot, or select all that is shown, to see what they have in common."
 
 
 class SpaceExplorer(Twin):
-    """A projected space (`points` as `plots.space` takes them) and beside it the pictures, `{group: data: URI}`.
+    """A projected space (`points` as `spaces.space` takes them) and beside it the pictures, `{group: data: URI}`.
 
-    `selected` is the group shown: hover over a point or set it from Python. A click holds it (`held`) until the
-    next click on the same group. Thin lines run from its pictures to its captions. `shown` are the languages whose
-    texts are visible. An unknown group or language raises `TraitError`.
+    `selected` is the group shown, `point` the row of it under the mouse: hover over a point or set either from Python. A
+    click holds it (`held`) until the next click on the same group. Lines run from its pictures to its captions.
+
+    What is shown: `shown` (languages of texts), `pattern` (a regular expression: groups with a text in which it is found),
+    `labels` (pairs of a label's name and value, of which a row has any), `splits`, `ranks` (lowest and highest; rows without
+    a rank go as soon as one bound is set). Empty means all. `colour` is a column, or a label's name. `contours` are the
+    densest half and nine tenths of each language's points. `selection` holds row ids: the lasso sets it.
+
+    With the `vectors` (n, d) of unit length, rows are judged (`spaces.judged`, up to 30,000 points: hand in judged points
+    beyond that), and the panel lists the `neighbours` in the space itself, of all rows, whatever is filtered. Then
+    `header` has its numbers without being told.
+
+    What is not there raises `TraitError`, by hand it is told in `said`, and what was there stays. More than 100,000 points raise
+    `ValueError`: `spaces.scatter` draws them.
     """
 
-    selected = traitlets.Unicode()
-    held = traitlets.Bool(False)
-    shown = traitlets.Tuple()
+    selected, point, held = traitlets.Unicode(), traitlets.Unicode(), traitlets.Bool(False)
+    shown, labels, splits = traitlets.Tuple(), traitlets.Tuple(), traitlets.Tuple()
+    pattern, colour, contours = traitlets.Unicode(), traitlets.Unicode("lang"), traitlets.Bool(False)
+    ranks = traitlets.Tuple((1, np.inf))
+    selection = traitlets.Tuple()
+    said = traitlets.Unicode()
 
-    def __init__(self, points: pd.DataFrame, pictures: Mapping[str, str], header=None, **traits):
-        self.points, self.pictures, self.header = points, pictures, header
-        self._said, self.languages = plots.captions(points), tuple(sorted(set(points.lang) - {""}))
-        first = next((group for group in self._said if self._said[group] and group in pictures), next(iter(self._said), ""))
+    def __init__(self, points: pd.DataFrame, pictures: Mapping[str, str], header=None, vectors=None, **traits):
+        self.pictures, self._by_hand, self._lassoed, self._outlined = pictures, False, False, False
+        self._take(points, vectors, header)
+        first = next(
+            (group for group in self._captions if self._captions[group] and group in pictures), next(iter(self._captions), "")
+        )
         super().__init__(**{"selected": first, "shown": self.languages, **traits})
-        self._plot, self._panel = as_widget(self.static()), ipywidgets.HTML(self.panel(self.selected))
-        for trace in self._plot.data[:-1]:
-            trace.on_hover(self._hovered)
-            trace.on_click(self._clicked)
-        self._boxes = {code: self._checkbox(code) for code in self.languages}
-        self.observe(lambda change: self._follow(), ["selected", "shown"])
-        self._panel.layout.width = "240px"
-        left = ipywidgets.Box([self._plot], layout={"flex": "1 1 480px", "min_width": "0"})
-        row = ipywidgets.Box([left, self._panel], layout={"display": "flex", "flex_flow": "row wrap"})
-        filters = ipywidgets.Box(list(self._boxes.values()), layout={"display": "flex", "flex_flow": "row wrap"})
-        self.box = ipywidgets.VBox([filters, row, Fitted()])
+        self.point = self.point or self._first.get(self.selected, "")
+        self._keep, self._parts = self.keep(), spaces.parts(points, self.colour)
+        self._plot, self._panel, self._count = as_widget(self._live()), ipywidgets.HTML(), ipywidgets.HTML()
+        self._listed = ipywidgets.HTML()
+        self._plot.observe(lambda change: self._pointed(change.new), "_js2py_pointsCallback")
+        self._panel.layout.width = "300px"
+        self.box = ipywidgets.VBox(self._laid_out())
+        self.observe(lambda change: self._linked_lines(), "selected")
+        self.observe(lambda change: self._moved(), "point")
+        self.observe(lambda change: self._filtered(), FILTERS)
+        self.observe(lambda change: self._coloured(), "colour")
+        self.observe(lambda change: self._send("x", "y", "visible"), "contours")
+        self.observe(lambda change: self._chosen(), "selection")
+        self.observe(lambda change: self._told(), ["said", "selection", *FILTERS, "held", "colour", "contours"])
+        self._told()
+        self._moved()
+        self._chosen()
 
-    @traitlets.validate("selected")
-    def _known_group(self, proposal):
-        if proposal.value and proposal.value not in self._said:
-            raise traitlets.TraitError(f"no point has the group {proposal.value!r}")
+    def _take(self, points: pd.DataFrame, vectors, header) -> None:
+        if len(points) > MOST_POINTS:
+            raise ValueError(f"{len(points):,} points are more than plotly draws; use spaces.scatter(points)")
+        if vectors is not None and "rank" not in points and len(points) <= MOST_JUDGED:
+            points = spaces.judged(points, vectors)
+        if vectors is not None and len(vectors) != len(points):
+            raise ValueError(f"{len(points)} points, but {len(vectors)} vectors")
+        self.points, self.header, self.vectors = points, header, vectors
+        self._captions, self.languages = spaces.captions(points), tuple(sorted(set(points.lang) - {""}))
+        self._row = {row_id: row for row, row_id in enumerate(points.id)}
+        self._first = points.drop_duplicates("group").set_index("group").id.to_dict()
+        self._ids, self._groups = points.id.to_numpy(object), points.group.to_numpy(object)
+        self.known_splits, self._counted = sorted(set(points.split) - {""}) if "split" in points else [], None
+        sides = {name: np.flatnonzero(points.modality == name) for name in ("image", "text")} if vectors is not None else {}
+        self._sides = {name: (rows, np.ascontiguousarray(vectors[rows])) for name, rows in sides.items() if len(rows)}
+        self.known_labels = spaces.labelled(points, MOST_VALUES)
+        named = dict.fromkeys(name for name, _ in self.known_labels)
+        columns = [name for name in ("family", "kind", "source", "split") if name in points and points[name].nunique() > 1]
+        self.colours = ("lang", *named, *columns, *(name for name in ("rank", "correct", "gap") if name in points))
+
+    def _offered(self) -> tuple:
+        return self.languages, self.known_labels, self.known_splits, self.colours
+
+    def replace(self, points: pd.DataFrame, vectors=None, header=None) -> SpaceExplorer:
+        """Another layout, or another model's space: filters, colour, selection and the held group stay where they still apply."""
+        every, kept, offered = self.shown == self.languages, (self.selected, self.point, self.selection), self._offered()
+        self._take(points, vectors, header)
+        self._by_hand = True  # what follows is drawn once, at the end
+        try:
+            self.shown = self.languages if every else tuple(code for code in self.shown if code in self.languages)
+            self.labels = tuple(label for label in self.labels if label in self.known_labels)
+            self.splits = tuple(name for name in self.splits if name in self.known_splits)
+            self.colour = self.colour if self.colour in self.colours else "lang"
+            self.ranks = self.ranks if "rank" in points else (1, np.inf)
+            self.selected = kept[0] if kept[0] in self._captions else next(iter(self._captions), "")
+            self.point = kept[1] if kept[1] in self._row else self._first.get(self.selected, "")
+            self.selection = tuple(row_id for row_id in kept[2] if row_id in self._row)
+        finally:
+            self._by_hand = False
+        self._keep, self._parts = self.keep(), spaces.parts(points, self.colour)
+        redraw(self._plot, self._live())
+        if offered != self._offered():
+            self.box.children = self._laid_out()
+        self._told(), self._moved(), self._chosen()
+        return self
+
+    # --- what may be
+
+    @traitlets.validate("selected", "point")
+    def _known_row(self, proposal):
+        group = proposal.trait.name == "selected"
+        if proposal.value and proposal.value not in (self._captions if group else self._row):
+            raise traitlets.TraitError(f"no point has the {'group' if group else 'id'} {proposal.value!r}")
         return proposal.value
 
-    @traitlets.validate("shown")
-    def _known_languages(self, proposal):
-        for code in proposal.value:
-            if code not in self.languages:
-                raise traitlets.TraitError(f"no text is in {code!r}; languages are {', '.join(self.languages)}")
-        return tuple(code for code in self.languages if code in proposal.value)
+    @traitlets.validate("shown", "labels", "splits")
+    def _known_values(self, proposal):
+        name, known = proposal.trait.name, {"shown": self.languages, "labels": self.known_labels}
+        known = known.get(name, self.known_splits)
+        for value in map(tuple, proposal.value) if name == "labels" else proposal.value:
+            if value not in known:
+                what = {"shown": "no text is in", "labels": "no point has the label"}.get(name, "no point is in the split")
+                raise traitlets.TraitError(f"{what} {value!r}; there are {', '.join(map(str, known)) or 'none'}")
+        return tuple(value for value in known if value in proposal.value)
 
-    def figure(self, selected: str, shown: tuple[str, ...]) -> go.Figure:
-        """The space, with the texts of the languages `shown` and the lines of the group `selected`."""
-        return self._painted(plots.space(self.points, header=self.header), selected, shown)
+    @traitlets.validate("colour")
+    def _known_colour(self, proposal):
+        if proposal.value not in self.colours:
+            raise traitlets.TraitError(f"no colour {proposal.value!r}; there are {', '.join(self.colours)}")
+        return proposal.value
 
-    def panel(self, selected: str) -> str:
-        """HTML: the picture of a group and its captions in the languages `shown`."""
-        said = [(code, text) for code, text in self._said.get(selected, []) if code in self.shown]
-        return pages.panel(selected, said, self.pictures.get(selected))
+    @traitlets.validate("pattern")
+    def _sound(self, proposal):
+        try:
+            selections.matching(self.points, proposal.value)
+        except ValueError as error:
+            raise traitlets.TraitError(f"{error}. The search stays {self.pattern!r}.") from None
+        return proposal.value
+
+    @traitlets.validate("ranks")
+    def _in_order(self, proposal):
+        low, high = proposal.value
+        if not low <= high or ("rank" not in self.points and (low, high) != (1, np.inf)):
+            raise traitlets.TraitError(
+                "the points have no ranks: hand in their vectors" if low <= high else f"{low} is above {high}"
+            )
+        return low, high
+
+    @traitlets.validate("selection")
+    def _known_rows(self, proposal):
+        if unknown := [row_id for row_id in proposal.value if row_id not in self._row]:
+            raise traitlets.TraitError(f"no point has the id {unknown[0]!r}")
+        return tuple(sorted(set(proposal.value), key=self._row.get))
+
+    # --- what is seen
+
+    def keep(self, shown: tuple[str, ...] | None = None) -> np.ndarray:
+        """Which rows (n,) bool the filters leave, of texts those in `shown` (default: the trait)."""
+        points, shown = self.points, self.shown if shown is None else shown
+        kept = points.lang.isin(["", *shown]).to_numpy(copy=True)
+        if self.labels:
+            names = dict.fromkeys(name for name, _ in self.labels)
+            wanted = [spaces.valued(points, name).isin([value for key, value in self.labels if key == name]) for name in names]
+            kept &= np.any(wanted, axis=0)
+        if self.splits:
+            kept &= points.split.isin(self.splits).to_numpy()
+        if self.ranks != (1, np.inf):
+            kept &= points["rank"].between(*self.ranks).to_numpy()
+        return kept & selections.matching(points, self.pattern, shown) if self.pattern else kept
+
+    def figure(self, selected: str, shown: tuple[str, ...], texts: bool = True) -> go.Figure:
+        """The space with the languages `shown` and the lines of the group `selected`, else as the traits say.
+
+        Without `texts` for a hover, which the panel shows live.
+        """
+        state = self._state() | {"keep": self.keep(shown), "group": selected, "shown": shown, "texts": texts}
+        return spaces.space(self.points, header=self.header, **state)
 
     def static(self) -> go.Figure:
         return self.figure(self.selected, self.shown)
 
+    def _live(self) -> go.Figure:
+        return self.figure(self.selected, self.shown, texts=False)
+
     def html(self, include_plotlyjs: bool = False) -> str:
-        """The static twin, with its own panel: see `pictures.space_with_pictures`."""
-        return pages.space_with_pictures(self.static(), self.points, self.pictures, self.selected, include_plotlyjs)
+        """The static twin, with its own panel (`pictures.space_with_pictures`), for at most 150 meanings; then the selection."""
+        held = {self.selected, *self._groups[[self._row[row_id] for row_id in self.selection]]}
+        order = sorted(self._captions, key=lambda group: (group not in held, not self._captions[group]))[:MOST_SAVED]
+        few, figure = set(order), self.static()
+        for trace in figure.select_traces(lambda trace: trace.hovertext is not None):  # the panel says it
+            trace.hovertext = [
+                "" if group in few else text for group, text in zip(trace.customdata, trace.hovertext, strict=True)
+            ]
+        few = self.points[self.points.group.isin(few)]
+        return pages.space_with_pictures(figure, few, self.pictures, self.selected, include_plotlyjs) + self._listing()
 
-    def _painted(self, figure: go.Figure, selected: str, shown: tuple[str, ...]) -> go.Figure:
-        for trace in figure.data[:-1]:
-            trace.visible = trace.meta["colour"] in ("", *shown)
-        figure.data[-1].x, figure.data[-1].y = plots.links(self.points, selected, shown)
-        return figure
+    def png(self, path: str | Path) -> Path:
+        """The static twin as a PNG (`spaces.png`, which raises `RuntimeError` where it lacks kaleido or a browser)."""
+        return spaces.png(self.static(), path)
 
-    def _checkbox(self, code: str) -> ipywidgets.Checkbox:
-        box = ipywidgets.Checkbox(code in self.shown, description=language_name(code), indent=False, layout={"width": "130px"})
-        box.observe(lambda change: self._toggle(code, change.new), "value")
-        return box
+    def neighbours(self, row_id: str, modality: str, k: int = NEAR) -> pd.DataFrame:
+        """The `k` rows of one modality nearest to a row by the vectors, itself left out, best first: with `cosine, right` added.
 
-    def _toggle(self, code: str, on: bool) -> None:
-        self.shown = tuple(c for c in self.languages if (c in self.shown and c != code) or (c == code and on))
+        `right` is of the row's own group. Empty without vectors.
+        """
+        if modality not in self._sides:
+            return self.points[:0].assign(cosine=[], right=[])
+        row, (rows, vectors) = self._row[row_id], self._sides[modality]
+        scores, found = similarity.top_k(np.asarray(self.vectors[[row]]), vectors, k + 1)
+        near = self.points.iloc[rows[found[0]]].assign(cosine=scores[0], right=lambda t: t.group == self._groups[row])
+        return near[near.id != row_id][:k]
 
-    def _follow(self) -> None:
-        for code, box in self._boxes.items():
-            box.value = code in self.shown
-        with self._plot.batch_update():
-            self._painted(self._plot, self.selected, self.shown)
+    def panel(self, selected: str) -> str:
+        """HTML: the picture of a group and its captions in the languages `shown`, how each fares, and what lies near."""
+        said = [(code, text) for code, text in self._captions.get(selected, []) if code in self.shown]
+        return pages.panel(selected, said, self.pictures.get(selected)) + self._judgement(selected) + self._near(selected)
+
+    def _judgement(self, selected: str) -> str:
+        rows = self.points[self.points.group == selected]
+        if "rank" not in rows or not len(rows):
+            return ""
+        lines = []
+        for row in rows[rows.lang.isin(["", *self.shown])][:LISTED].itertuples():
+            rank = "not asked" if np.isnan(row.rank) else f"{selections.mark(row.correct)} {number(row.rank)}"
+            lines.append([language_name(row.lang), rank, number(row.gap)])
+        table = selections.table(["asks", "rank of the answer", "gap"], lines)
+        return f'<div style="{pages.FRAME}padding:4px 8px">{table}</div>'
+
+    def _near(self, selected: str) -> str:
+        row_id = (
+            self.point
+            if self.point in self._row and self._groups[self._row[self.point]] == selected
+            else self._first.get(selected)
+        )
+        if not self._sides or row_id is None:
+            return ""
+        asked, found = self.points.iloc[self._row[row_id]], []
+        for row in self.neighbours(row_id, "image").itertuples():
+            picture = selections.thumbnail(row.group, self.pictures, self._captions, 40) or html.escape(row.id)
+            card = f"{picture}<br>{selections.mark(row.right)}"
+            found.append(f'<span style="display:inline-block;margin:2px;text-align:center">{card}</span>')
+        for row in self.neighbours(row_id, "text").itertuples():
+            found.append(f"<div>{selections.mark(row.right)} {number(row.cosine)} {selections.bdi(row.lang, row.text)}</div>")
+        name = "the picture" if asked.modality == "image" else f"the text in {language_name(asked.lang)}"
+        title = f"Nearest to {name}, in all {self.vectors.shape[1]} dimensions"
+        return f'<div style="{pages.FRAME}padding:0 8px"><b>{html.escape(title)}</b><br>{"".join(found)}</div>'
+
+    # --- what happens
+
+    def _state(self) -> dict:
+        return {"colour": self.colour, "selection": self.selection, "contours": self.contours}
+
+    def _send(self, *names: str) -> None:
+        """Only these properties of the traces, in one message."""
+        drawn = spaces.layers(self.points, keep=self._keep, group=self.selected, shown=self.shown, **self._state())
+        self._plot.plotly_restyle({name: [layer.get(name) for layer in drawn] for name in names})
+
+    def _linked_lines(self) -> None:
+        if self._by_hand:
+            return
+        if not self.point or self._groups[self._row[self.point]] != self.selected:
+            self.point = self._first.get(self.selected, "")
+        x, y = spaces.links(self.points, self.selected, self.shown)
+        self._plot.plotly_restyle({"x": [x], "y": [y]}, len(self._plot.data) - 1)
+
+    def _moved(self) -> None:
+        if self._by_hand:
+            return
+        if not self.selection and any(trace.selectedpoints is not None for trace in self._plot.data):
+            self._send("selectedpoints")  # plotly.js fades all points, some time after a lasso's line is taken away
+        if self.point:
+            self.selected = self._groups[self._row[self.point]]
         self._panel.value = self.panel(self.selected)
 
-    def _hovered(self, trace, points, state) -> None:
-        if points.point_inds and not self.held:
-            self.selected = trace.customdata[points.point_inds[0]]
+    def _filtered(self) -> None:
+        if self._by_hand:
+            return
+        self._keep, self.said = self.keep(), ""
+        self._send("x", "y", "visible")
+        self._panel.value = self.panel(self.selected)
 
-    def _clicked(self, trace, points, state) -> None:
-        if points.point_inds:
-            group = trace.customdata[points.point_inds[0]]
-            self.held = not (self.held and group == self.selected)
-            self.selected = group
+    def _chosen(self) -> None:
+        if self._by_hand:
+            return
+        self.said = ""
+        if self._outlined and not self._lassoed:
+            self._outlined = False
+            self._plot.plotly_relayout({"selections": []})
+        self._send("selectedpoints")
+        self._listed.value = self._listing() or f'<p style="opacity:.75">{HINT}</p>'
+
+    def _listing(self) -> str:
+        if not self.selection:
+            return ""
+        if self._counted is None:
+            self._counted = selections.tallies(self.points)
+        return selections.listed(self.points, self.selection, self.pictures, self.shown, self._counted)
+
+    def _pointed(self, event: dict | None) -> None:
+        """What the mouse did; heard at the figure, since `redraw` may replace the traces with all that listens to them."""
+        kind, at = (event or {}).get("event_type"), (event or {}).get("points", {})
+        places = zip(at.get("trace_indexes", ()), at.get("point_indexes", ()), strict=True)
+        rows = [self._parts[trace][2][point] for trace, point in places if trace < len(self._parts)]
+        if kind in ("plotly_selected", "plotly_deselect"):
+            self._lassoed = self._outlined = True
+            self.selection = tuple(self._ids[row] for row in rows)
+            self._lassoed = False
+        elif rows and kind == "plotly_click":
+            self.held = not (self.held and self._groups[rows[0]] == self.selected)
+            self.point = self._ids[rows[0]]
+        elif rows and kind == "plotly_hover" and not self.held:
+            self.point = self._ids[rows[0]]
+
+    def _coloured(self) -> None:
+        self._parts = spaces.parts(self.points, self.colour)
+        if not self._by_hand:
+            self.said = ""
+            redraw(self._plot, self._live())
+
+    # --- what a hand can do without a mouse
+
+    def step(self, by: int) -> None:
+        """To the next meaning that the filters leave, or with -1 to the one before."""
+        left = list(dict.fromkeys(self._groups[self._keep]))
+        if left:
+            place = left.index(self.selected) + by if self.selected in left else min(by, 0)
+            self.selected = left[place % len(left)]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the selection: see `selections.save`."""
+        return selections.save(self.selection, path, self.points)
+
+    def load(self, path: str | Path) -> None:
+        """Read the selection back: see `selections.load`."""
+        self.selection = selections.load(path, self._row)
+
+    def _laid_out(self) -> list:
+        """The box's children, with controls made anew for these points."""
+        self._boxes, self._controls, rows = toolbar(self)
+        return rows
+
+    def _hand(self, act, *told: type[Exception]) -> None:
+        """What a control asked for; what cannot be is told, not raised."""
+        if not self._by_hand:
+            try:
+                act()
+            except (traitlets.TraitError, *told) as error:
+                self.said = str(error)
+
+    def _told(self) -> None:
+        """The controls show what holds; what was typed stays where it was refused."""
+        if self._by_hand:
+            return
+        self._by_hand = True
+        try:
+            for code, box in self._boxes.items():
+                box.value = code in self.shown
+            for name, control in self._controls.items():
+                if not (name == "pattern" and self.said):
+                    with contextlib.suppress(traitlets.TraitError):  # a bound that is no step of the slider
+                        control.value = getattr(self, name)
+        finally:
+            self._by_hand = False
+        left = self._groups[self._keep]
+        count = f"{len(set(left)):,} of {len(self._captions):,} meanings, {len(left):,} points"
+        told = f' <b role="alert">{html.escape(self.said)}</b>' if self.said else ""
+        self._count.value = f'<span style="{pages.FRAME}padding:0 8px">{count}{told}</span>'

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import anywidget
+import plotly
 import plotly.graph_objects as go
 import traitlets
+
+from xmalign_lab.style import NIGHT_CSS
 
 
 class Fitted(anywidget.AnyWidget):
     """Nothing to see: tells the figures beside it when the cell's width has changed, and when one of them has appeared.
 
-    And gives the sliders beside it the names of their labels, which ipywidgets does not tell a screen reader.
+    And gives the sliders beside it the names of their labels, which ipywidgets does not tell a screen reader; and the
+    page the rules by which figures follow a dark theme.
     """
 
+    _css = NIGHT_CSS
     _esm = """export default {render({el}) { const fit = () => dispatchEvent(new Event("resize"));
         const name = () => el.closest(".widget-vbox")?.querySelectorAll(".widget-slider").forEach(slider =>
             slider.querySelectorAll("[role=slider], .widget-readout").forEach(part => {
@@ -28,12 +35,63 @@ class Fitted(anywidget.AnyWidget):
             watch.disconnect(); sliders.disconnect(); }; }}"""
 
 
+class Bundle(anywidget.AnyWidget):
+    """plotly.js for all figures of a kernel: 5 MB that a page reads once; plotly's own widget reads them for each figure."""
+
+    _esm = """export default {initialize({model}) {
+        const page = globalThis.xmalignPlotly ??= {code: Promise.withResolvers()};
+        page.code.resolve(URL.createObjectURL(new Blob([model.get("code")], {type: "text/javascript"}))); }}"""
+    code = traitlets.Unicode().tag(sync=True)
+
+    @classmethod
+    @cache
+    def sent(cls) -> Bundle:
+        return cls(code=(Path(plotly.__file__).parent / "package_data" / "widgetbundle.js").read_text(encoding="utf-8"))
+
+
+class Shown(go.FigureWidget):
+    """plotly's figure widget, which waits for the `Bundle` and loses nothing, however long a slow machine takes.
+
+    anywidget gives a widget's code 2 s: a figure whose 5 MB were not read by then stayed empty. And plotly's view takes
+    messages while it is still drawing, and fails. So the code is short and ready at once, plotly.js is read when the first
+    figure is shown (reading blocks the page: not while models are made), and what comes before a figure stands waits in line.
+    """
+
+    _esm = """const page = globalThis.xmalignPlotly ??= {code: Promise.withResolvers()};
+    page.wanted ??= new Promise(resolve => page.start = resolve);
+    page.read ??= page.wanted.then(() => page.code.promise).then(url => import(url));
+    const names = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate", "removeLayoutProps",
+        "removeTraceProps"].map(name => `_py2js_${name}`);
+    export default () => { let figure, ready, handlers = [], owner = null, busy = 1; const line = [], told = {};
+        const next = () => { while (!busy && line.length) { const [name, value] = line.shift();
+            told[name] = value;
+            try { for (const handler of handlers) if (handler.event === `change:${name}`) handler.does(); }
+            finally { delete told[name]; } } };
+        return {
+        initialize({model}) {
+            for (const name of names) model.on(`change:${name}`, () => {
+                if (model.get(name) !== null) { line.push([name, model.get(name)]); next(); } });
+            const seen = {get: name => name in told ? told[name] : model.get(name), set: (name, value) => model.set(name, value),
+                save_changes: () => model.save_changes(), on: (event, does) => event.startsWith("change:_py2js_")
+                    ? handlers.push({event, does, owner}) : model.on(event, does)};
+            ready = page.read.then(plotly => { figure = plotly.default(); figure.initialize({model: seen}); busy--; next(); }); },
+        async render({model, el}) { page.start(); await ready;
+            const drawn = ({detail}) => { if (detail.element === el) { busy--; next();
+                document.removeEventListener("plotlywidget-after-render", drawn); } };
+            document.addEventListener("plotlywidget-after-render", drawn);
+            busy++; owner = el;
+            const remove = figure.render({model, el});
+            owner = null;
+            return () => { handlers = handlers.filter(handler => handler.owner !== el); remove(); }; } }; }"""
+
+
 def as_widget(figure: go.Figure, dragged: Callable[[], None] | None = None) -> go.FigureWidget:
     """The figure as a widget as wide as its cell, if a `Fitted` stands beside it: alone it stays as it first appeared, 700 px.
 
     With `dragged`, a hand can move its shapes and notes: it is called when one was let go, its new place in `layout`.
     """
-    shown, edits = go.FigureWidget(figure), dict.fromkeys(("shapePosition", "annotationPosition"), dragged is not None)
+    Bundle.sent()
+    shown, edits = Shown(figure), dict.fromkeys(("shapePosition", "annotationPosition"), dragged is not None)
     shown._config = shown._config | {"responsive": True, "displaylogo": False, "showSendToCloud": False, "edits": edits}
 
     def told(change) -> None:

@@ -71,6 +71,14 @@ pictures: data  ## docs/img from records, and from the notebooks in a real brows
 bundle: data  ## one zip that installs and starts without a network, make or npm; FOR=windows, macos or linux
 	@$(PIP) -c constraints.txt -e '.[lab,dev,app]' && $(BIN)/python bench/bundle.py $(or $(FOR),this) $(WITH_PYTHON)
 
+# Cells tagged `lesson` stay away. One thread for each kernel, and two kernels that have imported everything before anybody comes.
+app: data  ## the dashboard of notebook 12 as a page for a class, on localhost, with no request to elsewhere; PORT=8866
+	@$(PIP) -c constraints.txt -e '.[lab,dev,app]'; mkdir -p build/app
+	@$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --output-dir build/app notebooks/12_dashboard.ipynb \
+	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=lesson
+	@JUPYTER_PATH="$(CURDIR)/bench/templates/app" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/voila build/app/12_dashboard.ipynb \
+	  --no-browser --port=$(or $(PORT),8866) --template=offline --theme=light --preheat_kernel=True --pool_size=2
+
 readme: setup  ## fill the marked blocks of the README from records
 	@$(BIN)/python bench/readme.py
 

@@ -299,6 +299,13 @@ def questions(folder: Path) -> str:
     return report.pipe_table(["notebook", "answers"], rows, 2)
 
 
+def touched(budget: dict) -> str:
+    """How long the page takes to answer, beside what it may take, as Markdown."""
+    rows = [[r["what"], f"{r['measured']:.3g} {r['unit']}", f"{r['limit']} {r['unit']}"] for r in budget["rows"]]
+    told = f"Medians in headless Chromium on {budget['machine']}, load {budget['load']}, {budget['date']}"
+    return f"{report.pipe_table(['in the browser', 'takes', 'may take'], rows)}\n\n{told}. Printed by `make test-browser`."
+
+
 def fill(text: str, blocks: dict[str, str]) -> str:
     """`text` with each block's content replaced. Raises `ValueError` if a block's marks are not there exactly once."""
     for name, content in blocks.items():
@@ -324,6 +331,7 @@ def main() -> None:
         "towers": (("bench/towers.json",), lambda file: towers(facts(file))),
         "sentences": (("text/transfer.json",), lambda file: sentences(facts(file))),
         "taught": (("text/teacher.json",), lambda file: taught(facts(file))),
+        "touched": (("browser/budget.json",), lambda file: touched(facts(file))),
     }
     there = {name: (files, block) for name, (files, block) in ways.items() if all((built / file).exists() for file in files)}
     if lacking := ", ".join(name for name in ways if name not in there):

@@ -177,6 +177,7 @@ def test_a_notebook_has_the_parts_in_order(path):
     assert re.search(r"^#+ What we learned", text, re.M)
     for tag in ("parameters", "answer", "thumbnail"):
         assert sum(tag in tags(cell) for cell in notebook.cells) == 1, f"exactly one cell is tagged {tag!r}"
+    assert "Markdown(" in next(cell.source for cell in notebook.cells if "answer" in tags(cell)), "the gallery shows the answer"
     if path != NOTEBOOKS[-1]:
         after = NOTEBOOKS[NOTEBOOKS.index(path) + 1].name
         assert f"({after})" in "".join(c.source for c in notebook.cells[-3:] if c.cell_type == "markdown"), f"links to {after}"

@@ -19,7 +19,7 @@ from xmalign_lab.recipe import Stage
 from xmalign_lab.train import save_state, train
 from xmalign_lab.widgets import LiveRun, ScheduleEditor, SpaceExplorer, ThresholdPicker, live, replay
 from xmalign_lab.widgets.schedule import FALL, handles
-from xmalign_lab.widgets.twin import Fitted
+from xmalign_lab.widgets.twin import Bundle, Fitted
 
 SCORES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 TRUTH = np.array([False, True, False, True, True])
@@ -623,3 +623,22 @@ def test_a_replay_says_what_it_cannot_send():
         list(replay(steps(), [edit]))
     with pytest.raises(ValueError, match="'threshold' at step 99 was never reached"):
         list(replay(steps(), [edit | {"step": 99, "value": 0.1}]))
+
+
+# --- what all of them share
+
+
+def test_a_page_that_opens_later_gets_the_figure_as_it_is_now():
+    editor = ScheduleEditor()
+    state = editor._shown.get_state()
+    assert len(state["_widget_data"]) == len(editor._shown.data)
+    editor.family = "piecewise"
+    later = editor._shown.get_state()
+    assert len(later["_widget_layout"]["annotations"]) == len(handles(editor.schedule)) != len(state["_widget_layout"]["annotations"])
+    assert len(later["_widget_data"]) == len(editor._shown.data)
+
+
+def test_plotly_is_sent_once_for_all_figures():
+    first, second = LiveRun()._shown, ScheduleEditor()._shown
+    assert Bundle.sent() is Bundle.sent() and len(Bundle.sent().code) > 1e6
+    assert max(len(str(figure._esm)) for figure in (first, second)) < 1e4

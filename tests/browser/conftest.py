@@ -7,10 +7,13 @@ import html
 import json
 import os
 import shutil
+import time
 from importlib.util import find_spec
 
 import pytest
 from lab import BUILD, CHROMIUM, LOCAL, ROOT, SCRIPT, Notebook, Server
+
+from xmalign_lab.records import environment
 
 VIEW = {"width": 1280, "height": 1300}
 _measured, _servers = [], []
@@ -110,7 +113,8 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_sessionfinish():
     if not _servers:
         return
-    (BUILD / "budget.json").write_text(json.dumps(_measured, indent=1) + "\n")
+    where = {"machine": environment()["machine"], "date": time.strftime("%Y-%m-%d"), "load": round(os.getloadavg()[1], 1)}
+    (BUILD / "budget.json").write_text(json.dumps(where | {"rows": _measured}, indent=1) + "\n")
     pictures = sorted(path.name for path in BUILD.glob("*.png"))
     shown = "".join(f'<h2>{html.escape(name[:-4])}</h2><img src="{html.escape(name)}" alt="">\n' for name in pictures)
     look = "<style>body{font-family:sans-serif;margin:2em}img{max-width:100%;border:1px solid #ccc}</style>"

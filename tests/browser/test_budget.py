@@ -5,7 +5,7 @@ build/browser/budget.json beside what we want. How often a live run draws is hel
 """
 
 import pytest
-from hands import alone, corner, press, slider
+from hands import alone, corner, drag, press, slider, tool
 
 DATA = """import numpy as np, pandas as pd
 from xmalign_lab.corpus import Pairs
@@ -75,6 +75,27 @@ def test_the_explorer_answers_with_2000_points(lab, budget, picture):
         assert lab.value("explorer.selected") == group and panel.inner_html() != before
     assert budget("hover → card, 2,000 points", took, 100) < 3000
     picture(view, "explorer, 2,000 points")
+
+
+@notebook("points, pictures = cloud(400)\nexplorer = SpaceExplorer(points, pictures)\nexplorer")
+def test_what_a_lasso_chose_is_cleared(lab, picture):
+    """Twice, since the page keeps a state of its own; and a selection from Python outlives the line that it replaces."""
+    view = lab.output("explorer")
+    plot = view.locator(".js-plotly-plot").first
+    script = """plot => [
+        [...plot.querySelectorAll(".scatterlayer .points path")].filter(path => getComputedStyle(path).opacity < 0.5).length,
+        plot.querySelectorAll(".selectionlayer path, .select-outline").length]"""
+    tool(plot, "Lasso Select")
+    for after, left in (("explorer.selection = ()", 0), ("explorer.selection = tuple(points.id[:9])", 9), ("clear", 0)):
+        drag(lab.page, *(corner(plot, *at) for at in ((0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.35))))
+        lab.still()
+        (faded, lines), chosen = plot.evaluate(script), lab.value("len(explorer.selection)")
+        assert 0 < chosen < 400 and faded >= 400 - chosen and lines, "the lasso chose, and its line is seen"
+        lab.python(after) if after != "clear" else view.get_by_role("button", name="clear", exact=True).click()
+        lab.still()
+        faded, lines = plot.evaluate(script)
+        assert lab.value("len(explorer.selection)") == left and not lines and faded == (400 - left if left else 0)
+    picture(view, "explorer, cleared")
 
 
 @notebook("points, pictures = cloud(20000)", "big = SpaceExplorer(points, pictures)\nbig")

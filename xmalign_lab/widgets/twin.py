@@ -10,6 +10,7 @@ import anywidget
 import plotly
 import plotly.graph_objects as go
 import traitlets
+from plotly.serializers import custom_serializers
 
 from xmalign_lab.style import NIGHT_CSS
 
@@ -83,6 +84,14 @@ class Shown(go.FigureWidget):
             const remove = figure.render({model, el});
             owner = null;
             return () => { handlers = handlers.filter(handler => handler.owner !== el); remove(); }; } }; }"""
+
+    def get_state(self, key=None, drop_defaults=False) -> dict:
+        """All as it is now, for a page that opens later: plotly keeps what the figure was made with."""
+        state = super().get_state(key, drop_defaults)
+        if key is None and hasattr(self, "_layout_obj"):
+            now = {"_widget_layout": self._layout_obj._props, "_widget_data": self._data}
+            state |= {name: custom_serializers["to_json"](value, self) for name, value in now.items()}
+        return state
 
 
 def as_widget(figure: go.Figure, dragged: Callable[[], None] | None = None) -> go.FigureWidget:

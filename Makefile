@@ -68,8 +68,8 @@ gallery: data  ## every notebook as a page that opens without a network; execute
 pictures: data  ## docs/img from records, and from the notebooks in a real browser (Chromium is yours to install)
 	@$(PIP) -c constraints.txt -e '.[lab,dev,browser]' && $(BIN)/python bench/pictures.py
 
-bundle: data  ## one zip that installs and starts without a network, make or npm; FOR=windows, macos or linux
-	@$(PIP) -c constraints.txt -e '.[lab,dev,app]' && $(BIN)/python bench/bundle.py $(or $(FOR),this) $(WITH_PYTHON)
+bundle: data  ## one zip that installs and starts without a network, make or npm; FOR=windows, macos, linux; KEY=1: the answers
+	@$(PIP) -c constraints.txt -e '.[lab,dev,app]' && $(BIN)/python bench/bundle.py $(or $(FOR),this) $(WITH_PYTHON) $(if $(KEY),--with-key)
 
 # Cells tagged `lesson` stay away. One thread for each kernel, and two kernels that have imported everything before anybody comes.
 app: data  ## the dashboard of notebook 12 as a page for a class, on localhost, with no request to elsewhere; PORT=8866

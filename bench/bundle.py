@@ -1,10 +1,11 @@
 """`make bundle`: one zip that installs and starts with no network, no make and no npm.
 
-    python bench/bundle.py [this|windows|macos|linux] [PYTHON]
+    python bench/bundle.py [this|windows|macos|linux] [PYTHON] [--with-key]
 
 In it: the sources that git knows, every wheel for the target and for one version of Python (default: this one's), the emoji
-data with their licences, start.bat, start.sh and start.py, and a list of SHA-256 sums. The wheels are what pip finds here;
-downloads are kept in `build/wheels-…` and taken up again.
+data with their licences, start.bat, start.sh and start.py, and a list of SHA-256 sums. Students get the zip, so the key to the
+check questions stays out; a teacher's own copy has it, --with-key. The wheels are what pip finds here; downloads are kept in
+`build/wheels-…` and taken up again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from xmalign_lab.corpora import emoji  # noqa: E402
 
 STARTERS = Path(__file__).resolve().parent / "templates" / "bundle"
 EXTRAS = ("lab", "app")
+KEY = "docs/teaching/key.md"  # the answers: students unzip the bundle
 BUILDING = "setuptools>=77"  # what pyproject.toml's build-system asks for
 LINUX = [f"manylinux_2_{n}_x86_64" for n in (28, 27, 24, 17, 12, 5)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 # pip's platform tags, and what the markers of requirements read there: pip itself would ask this machine.
@@ -127,11 +129,11 @@ def least_micro(files: Iterable[Path], minor: str) -> int:
     return max([0, *(int(n) for n in re.findall(rf">= ?{re.escape(minor)}\.(\d+)", asked))])
 
 
-def sources() -> Iterator[tuple[str, Path]]:
-    """What git knows, (name in the bundle, file)."""
+def sources(with_key: bool = False) -> Iterator[tuple[str, Path]]:
+    """What git knows, (name in the bundle, file); the answers to the check questions only on demand."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and (with_key or name != KEY):
             yield name, ROOT / name
 
 
@@ -191,16 +193,17 @@ def _tell(said: str) -> None:
 
 def main(arguments: list[str]) -> int:
     here = ".".join(map(str, sys.version_info[:3]))
-    target, python = (*arguments, *("this", here)[len(arguments) :])
+    with_key, arguments = "--with-key" in arguments, [word for word in arguments if word != "--with-key"]
+    target, python, *more = (*arguments, *("this", here)[len(arguments) :])
     begun, minor = time.monotonic(), ".".join(python.split(".")[:2])
-    if target not in TARGETS or not re.fullmatch(r"3\.\d+\.\d+", python):
-        print(f"bundle: {target!r}, {python!r}: name one of {', '.join(TARGETS)}, and a version such as {here}", file=sys.stderr)
+    if more or target not in TARGETS or not re.fullmatch(r"3\.\d+\.\d+", python):
+        print(f"bundle: {' '.join(arguments)!r}: name one of {', '.join(TARGETS)}, and a version such as {here}", file=sys.stderr)
         return 1
-    out = ROOT / "build" / f"xmalign-{target}-py{minor.replace('.', '')}.zip"
+    out = ROOT / "build" / f"xmalign-{target}-py{minor.replace('.', '')}{'-with-key' * with_key}.zip"
     try:
         found = wheels(target, python, ROOT / "build" / f"wheels-{target}-{minor}")
         told = starters(target, minor, least_micro(found, minor))
-        files = [*sources(), *data(), *((f"wheels/{file.name}", file) for file in found)]
+        files = [*sources(with_key), *data(), *((f"wheels/{file.name}", file) for file in found)]
     except BundleError as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 1

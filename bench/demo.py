@@ -2,11 +2,12 @@
 
 `XMALIGN_PROFILE` chooses the size (default small). Ends with status 1 if a notebook fails, naming it, the cell and the
 error; the others still run, and the gallery shows those that did. With --all, a notebook that has run well in this size
-since its cells last changed is not run again.
+since its cells and the library last changed is not run again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT))  # this file is run as a script, and `bench` is no
 from bench import gallery  # noqa: E402
 from bench.hidden_errors import hidden_errors  # noqa: E402
 
-NOTEBOOKS, EXECUTED = ROOT / "notebooks", ROOT / "build" / "executed"
+NOTEBOOKS, EXECUTED, LIBRARY = ROOT / "notebooks", ROOT / "build" / "executed", ROOT / "xmalign_lab"
 RESULT_NOTEBOOK = "06_"
 # Seconds, so that a hanging cell ends the demo instead of the reader's patience. An output may come as late: nbclient gives up
 # on it after four seconds, silently, and on a busy machine a notebook would lose its answer.
@@ -85,15 +86,24 @@ def execute(path: Path, title: str) -> tuple[NotebookNode, str]:
     return notebook, problem
 
 
+def library() -> str:
+    """SHA-256 over names and contents of all files of the library: a page shows its views and widgets as well as its numbers."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in LIBRARY.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+        digest.update(f"{file.relative_to(LIBRARY).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
 def executed(path: Path) -> bool:
-    """Whether the copy in `EXECUTED` ran well, in this profile, with the cells that the notebook has now."""
+    """Whether the copy in `EXECUTED` ran well, in this profile, with the cells and the library that there are now."""
     try:
         copy = nbformat.read(EXECUTED / path.name, as_version=4)
     except (OSError, ValueError):  # none, or half of one
         return False
     told, cells = copy.metadata.get("xmalign", {}), nbformat.read(path, as_version=4).cells
     same = [cell.source for cell in cells] == [cell.source for cell in copy.cells]
-    return same and not told.get("problem", "unknown") and told.get("profile") == os.environ["XMALIGN_PROFILE"]
+    same &= told.get("profile") == os.environ["XMALIGN_PROFILE"] and told.get("library") == library()
+    return same and not told.get("problem", "unknown")
 
 
 def result_table(notebook: NotebookNode) -> str:
@@ -121,7 +131,9 @@ def main(everything: bool = False) -> int:
             continue
         print(f"{title} …", flush=True)
         (EXECUTED / path.name).unlink(missing_ok=True)
+        began_with = library()  # what is changed while the notebook runs must count as changed since
         notebook, problem = execute(path, title)
+        notebook.metadata.xmalign["library"] = began_with
         nbformat.write(notebook, EXECUTED / path.name)
         print(f"{title}: {'FAILED, ' + problem if problem else 'ok'}, {notebook.metadata.xmalign.seconds:.0f} s", flush=True)
         if problem:

@@ -233,7 +233,7 @@ def _figure(figure: dict, div: str, thumbnail: bool = False) -> str:
     if thumbnail:
         layout = _bare(layout) | {"height": height}
     arguments = [figure.get("data", []), layout, {"responsive": True, "displaylogo": False, "staticPlot": thumbnail}]
-    script = ", ".join(json.dumps(argument).replace("</", "<\\/") for argument in arguments)
+    script = ", ".join(json.dumps(argument).replace("<", "\\u003c") for argument in arguments)
     said = f'role="img" aria-label="{html.escape(described(figure))}"'
     return f'<div id="{div}" {said} style="height:{height}px"></div><script>Plotly.newPlot("{div}", {script});</script>'
 
@@ -257,4 +257,5 @@ def _small(bundle: dict, name: str) -> str:
     for kind in PICTURES:
         if kind in bundle:
             return _image(kind, bundle[kind], "")  # the card's link and title say what it is
-    return f'<div class="shrunk">{bundle["text/html"]}</div>' if "text/html" in bundle else ""
+    shown = re.sub(r"</?a\b[^>]*>", "", bundle.get("text/html", ""))  # the card is a link, and a link holds no other
+    return f'<div class="shrunk">{shown}</div>' if shown else ""

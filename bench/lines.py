@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Set when the parts of the three works had been counted: alignment, adaptive pairs and measurement take 7,000; the towers and
 # local alignment 1,900; the transfer from a cross-lingual network, with NRCCR, translation and video, 1,500; the views, a class's
-# lessons and the page where all of it meets 2,500.
-BUDGET = {"xmalign_lab": 12_900, "xmalign_lab + bench": 15_200}
+# lessons and the page where all of it meets 2,700.
+BUDGET = {"xmalign_lab": 13_100, "xmalign_lab + bench": 15_400}
 LONGEST_FILE = 300
 QUIET = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

@@ -8,7 +8,7 @@ import pytest
 
 _own = Path(tempfile.mkdtemp(prefix="xmalign-tests-"))
 os.environ["XMALIGN_PROFILE"] = "smoke"
-for variable in ("CACHE", "RUNS", "DATA"):
+for variable in ("CACHE", "RUNS", "DATA", "LESSONS"):
     os.environ[f"XMALIGN_{variable}"] = str(_own / variable.lower())
 
 from xmalign_lab.encoders.checkpoint import imported  # noqa: E402

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xmalign_lab import asking, baselines, study
+from xmalign_lab import asking, baselines, languages, study
 from xmalign_lab.asking import LONGEST, Asked, occlusion, opened
 from xmalign_lab.corpora import scenes
 from xmalign_lab.corpus import CorpusError, normalise, split_by_family
@@ -24,6 +24,7 @@ from xmalign_lab.model import Aligner, TowerHead
 from xmalign_lab.pairs.parallel import bridge
 from xmalign_lab.train import fit
 
+HELD_PICTURE = Image.new("RGB", (9, 9), "red")
 LANGS = ["eng_Latn", "sin_Sinh", "swh_Latn"]
 TEXTS = st.text(max_size=40) | st.lists(st.sampled_from(["mbwa", "කළු", "හදවත", "ක්‍රි", "é", "ị́", "🇹🇿", "<b>"]), max_size=5).map(
     " ".join
@@ -134,11 +135,91 @@ def test_what_an_answer_is_worth_is_counted_among_the_corpuss_own():
     tried = asked.tried[asked.tried.modality == "text"]
     np.testing.assert_allclose(tried.z, z, rtol=1e-4)
     assert tried.right.tolist() == right.tolist() and 0.02 < right.mean() < 1
-    row = int(np.argsort(z)[int(0.8 * len(z))])
-    answer = asked.ask(asked.captions.rows.text[row])
-    assert answer.z == pytest.approx(z[row], rel=1e-3) and answer.less == pytest.approx(0.8, abs=0.05)
-    near = np.argsort(np.abs(tried.z.to_numpy() - answer.z), kind="stable")[: max(20, len(z) // 10)]
-    assert answer.sure == pytest.approx(right[near].mean()) and f"{answer.sure:.0%} have a right answer" in answer.words
+    rows, told = asked.captions.rows, 0
+    for row in range(0, len(z), 5):
+        name = rows.text[row]
+        same = rows.group.isin(rows.group[rows.text == name]).to_numpy()
+        others = (rows.lang == rows.lang[row]).to_numpy() & ~same
+        assert others.sum() >= asking.LEAST
+        answer, near = asked.ask(name, rows.lang[row]), np.argsort(np.abs(z[others] - z[row]), kind="stable")[: asking.LEAST]
+        assert answer.z == pytest.approx(z[row], rel=1e-3) and answer.less == pytest.approx((z[others] < z[row]).mean(), abs=0.02)
+        assert answer.among == rows.lang[row] and f"own {languages.info(answer.among).name} names stand out less" in answer.words
+        within = z[others].min() <= z[row] <= z[others].max()
+        told += within
+        assert np.isnan(answer.sure) != within and ("a right answer first" in answer.words) == within
+        if within:
+            assert answer.sure == pytest.approx(right[others][near].mean())
+            said = f"Of names whose picture is among these and that stand out about as much, {answer.sure:.0%} have a right"
+            assert said in answer.words
+    assert told > 5
+
+
+def test_a_name_without_its_picture_is_given_no_share_of_right_answers():
+    corpus, _, asked = world()
+    names = corpus.where_rows(modality="text", split="train").rows
+    names = names[~names.text.isin(asked.captions.rows.text)]
+    for row in names[::40].itertuples():
+        answer = asked.ask(row.text)
+        assert not answer.hits.correct.any() and np.isnan(answer.sure) and "right answer" not in answer.words
+        assert 0 <= answer.less <= 1 and "stand out less" in answer.words
+    new = asked.ask(f"{names.text.iloc[0]} {names.text.iloc[70]}")  # no name: its picture may be there
+    assert new.among == "" and "own names, all languages together, stand out less" in new.words
+
+
+def test_nothing_is_told_of_questions_unlike_any_of_the_corpuss_own(monkeypatch):
+    asked, name = world()[2], world()[2].captions.rows.text.iloc[2]
+    for of in (asked.tried.z + 50, asked.tried.z - 50):
+        monkeypatch.setitem(asked.__dict__, "tried", asked.tried.assign(z=of))
+        assert np.isnan(asked.ask(name).sure) and asked.ask(name).less in (0, 1) and "right answer" not in asked.ask(name).words
+        assert np.isnan(asked.show(asked.pictures.ids[0]).sure)
+        monkeypatch.undo()
+    few = asked.tried[asked.tried.lang != "swh_Latn"]
+    monkeypatch.setitem(asked.__dict__, "tried", few)
+    swahili = asked.ask(name, "swh_Latn")
+    assert (
+        swahili.among == "" and ("all languages together" in swahili.words) and "pictures stand" in asked.show(HELD_PICTURE).words
+    )
+
+
+def test_of_many_own_questions_a_sample_of_all_languages_is_tried(monkeypatch):
+    corpus, features, asked = world()
+    count = len(asked.captions)
+    for tried in (count // 3, count // 2, count // 2 + 1):  # captions of one picture follow each other, language by language
+        monkeypatch.setattr(asking, "TRIED", tried)
+        found = Asked(asked.aligner, corpus, features).tried
+        own = found[found.modality == "text"]
+        assert len(own) == tried and own.id.is_unique and set(own.lang) == set(LANGS)
+        kept = asked.tried.merge(found, on=["modality", "id", "group", "lang"])
+        np.testing.assert_allclose(kept.z_x, kept.z_y, rtol=1e-5)
+        assert len(kept) == len(found) and (kept.right_x == kept.right_y).all()
+
+
+def test_letters_of_families_that_stay_closed_count_as_unseen():
+    corpus, features, asked = world()
+    tuned = Asked(
+        asked.aligner, corpus.select(~corpus.rows.lang.eq("sin_Sinh") | corpus.rows.split.eq("test")), features, "validation"
+    )
+    learned = corpus.where_rows(modality="text", split="train", lang=["eng_Latn", "swh_Latn"]).rows.text
+    assert tuned._seen == {gram for text in learned for gram in ClassicText().grams(text)}
+    assert tuned.ask("රතු").seen == 0
+
+
+def test_a_cut_keeps_letters_whole():
+    assert asking.cut("abc", 3) == "abc" and asking.cut("abcd", 3) == "abc" and asking.cut("", 0) == ""
+    family, sign = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "කො"
+    assert asking.cut(f"a{family}", 3) == "a" and asking.cut(f"{sign}{sign}", 2 * len(sign) - 1) == sign
+    assert asking.cut("e" + "\u0301" * 9, 4) == "e" + "\u0301" * 3  # a letter longer than all that is read
+    answer = world()[2].ask("a" + sign * 100)
+    assert answer.text == "a" + sign * ((LONGEST - 1) // len(sign)) and f"Only the first {len(answer.text)} of" in answer.words
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, st.integers(1, 30))
+def test_a_cut_is_the_most_whole_letters_that_fit(text, longest):
+    letters = regex.findall(r"\X", text)
+    starts = ["".join(letters[:n]) for n in range(len(letters) + 1)]
+    fit = max((start for start in starts if len(start) <= longest), key=len)
+    assert asking.cut(text, longest) == (fit or text[:longest])
 
 
 def test_letter_groups_never_seen_make_the_ranking_noise():
@@ -177,7 +258,7 @@ def test_empty_signs_and_long_texts_are_told():
     assert [asked.ask(text).words for text in ("", " \n\t", "\ud800")] == ["Type a word."] * 3
     assert [asked.ask(text).words for text in ("?!", "🐶", "\u200b", "ා")] == ["There is no letter in it: type a word."] * 4
     answer = asked.ask("mbwa " * 5000)
-    assert len(answer.text) <= LONGEST and f"Only the first {LONGEST} of its 24,999 characters" in answer.words
+    assert len(answer.text) <= LONGEST and f"Only the first {len(answer.text)} of its 24,999 characters" in answer.words
     one = asked.why("n" * LONGEST, answer.hits.id[0])
     assert len(one) == LONGEST + 1 and one.without[1:].nunique() == 1  # without any of its letters it is one text
 

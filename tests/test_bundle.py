@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 import zipfile
 from collections import namedtuple
@@ -134,6 +135,11 @@ def test_the_starters_are_filled_in_and_windows_lines_end_as_windows_wants():
     for name, text in found.items():
         assert (text.count(b"\r\n") == text.count(b"\n")) is name.endswith((".bat", ".txt")), name
     assert b"py -3.11 start.py %*" in found["start.bat"] and b'pushd "%~dp0"' in found["start.bat"]
+    code = [line for line in found["start.bat"].decode().splitlines() if not line.startswith("rem ")]
+    assert not any("errorlevel 1" in line for line in code)  # a crash ends with a negative number, which that lets through
+    (pause,) = (line for line in code if "pause" in line)
+    assert pause == 'if %code% neq 0 if /i not "%~1"=="--check" pause'
+    assert code[code.index(":end") + 1] == "set code=%errorlevel%" and code[-1] == "exit /b %code%"
     assert found["start.bat"].isascii() and found["start.py"].isascii()
 
 
@@ -165,6 +171,13 @@ def test_another_python_is_told_which_one_to_install(start, monkeypatch, version
     said = start.wrong_python()
     assert (said == "") is bool(ok)
     assert ok or ("3.11.5" in said and f"this is Python {'.'.join(map(str, version))}" in said)
+
+
+def test_a_32_bit_python_is_told_as_such(start, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", namedtuple("V", "major minor micro")(3, 11, 9))
+    assert start.wrong_python() == ""
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    assert "this is Python 3.11.9, 32 bit" in start.wrong_python() and "Install the 64-bit Python 3.11" in start.wrong_python()
 
 
 def test_the_first_start_installs_without_an_index_and_the_second_does_nothing(start, monkeypatch, tmp_path, capsys):
@@ -205,10 +218,51 @@ def test_check_names_what_is_damaged(start, capsys):
     here = bundle.Path(start.HERE)
     digest = hashlib.sha256((here / "start.py").read_bytes()).hexdigest()
     (here / "SHA256SUMS").write_text(f"{digest}  start.py\n", encoding="utf-8")
-    assert start.damaged() == []
+    assert start.compared() == ([], [])
     (here / "SHA256SUMS").write_text(f"{digest}  start.py\n{digest}  wheels/ස x.whl\n", encoding="utf-8")
-    assert start.damaged() == ["wheels/ස x.whl"] and start.check("python") == 1
+    assert start.compared() == (["wheels/ස x.whl"], []) and start.check("python") == 1
     assert "Damaged or missing: wheels/ස x.whl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sums", [None, "", "0123456789abcdef\n"])
+def test_check_without_its_list_of_sums_is_a_failure(start, monkeypatch, capsys, sums):
+    monkeypatch.setattr(start.subprocess, "call", lambda *_, **__: 0)
+    if sums is not None:
+        bundle.Path(start.HERE, "SHA256SUMS").write_text(sums)
+    assert start.check("python") == 1 and "Damaged or missing: SHA256SUMS" in capsys.readouterr().out
+
+
+def test_check_tells_notebooks_that_a_reader_saved_and_goes_on_but_not_without_them(start, monkeypatch, capsys):
+    here, names = bundle.Path(start.HERE), ["start.py", "notebooks/00.ipynb", "notebooks/01.ipynb", "notebooks/x.py"]
+    (here / "notebooks").mkdir()
+    for name in names[1:]:
+        (here / name).write_text("as packed")
+    digests = {name: hashlib.sha256((here / name).read_bytes()).hexdigest() for name in names}
+    (here / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    monkeypatch.setattr(start.subprocess, "call", lambda *_, **__: 0)
+    assert start.check("python") == 0 and "the files are whole" in capsys.readouterr().out
+    (here / names[1]).write_text("run and saved")
+    assert start.check("python") == 0
+    said = capsys.readouterr().out
+    assert "Changed since they were packed" in said and names[1] in said and names[2] not in said and "the other files" in said
+    (here / names[3]).write_text("no notebook")
+    assert start.check("python") == 1 and "missing: notebooks/x.py\n" in capsys.readouterr().out
+    (here / names[3]).write_text("as packed")
+    (here / names[2]).unlink()
+    assert start.check("python") == 1 and "missing: notebooks/01.ipynb\n" in capsys.readouterr().out
+
+
+def test_check_reads_each_file_once(start, monkeypatch):
+    here, opened = bundle.Path(start.HERE), []
+    (here / "wheels" / "a.whl").write_text("x")
+    (here / "SHA256SUMS").write_text("0" * 64 + "  wheels/a.whl\n")
+
+    def counted(path, *rest):
+        opened.append(bundle.Path(path).name)
+        return open(path, *rest)
+
+    monkeypatch.setattr(start, "open", counted, raising=False)
+    assert start.check("python") == 1 and opened == ["SHA256SUMS", "a.whl"]
 
 
 def test_a_path_too_long_for_windows_has_its_environment_elsewhere(start, monkeypatch):
@@ -233,6 +287,37 @@ def test_data_are_what_the_reader_reads_with_licences_and_what_lacks_is_told(mon
     assert not [name for name in names if "extra.js" in name or "openmoji" in name] and len(names) == 4 * 3
 
 
+@pytest.mark.parametrize("asked", [[], ["--with-key"]])
+def test_students_get_no_key_to_the_questions_unless_asked_for(monkeypatch, tmp_path, asked):
+    names, packed = [bundle.KEY, "docs/teaching/lesson.md"], {}
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    whl = wheel(tmp_path, "lab")
+    listed = SimpleNamespace(stdout="\0".join([*names, "deleted.py", ""]).encode())
+    monkeypatch.setattr(bundle.subprocess, "run", lambda *_, **__: listed)
+    monkeypatch.setattr(bundle, "ROOT", tmp_path)
+    monkeypatch.setattr(bundle, "wheels", lambda *_: [whl])
+    monkeypatch.setattr(bundle, "data", lambda: [])
+
+    def pack(out, files, texts):
+        packed[out.name] = [name for name, _ in files]
+        out.parent.mkdir(exist_ok=True)
+        out.write_text("")
+
+    monkeypatch.setattr(bundle, "pack", pack)
+    assert bundle.main([*asked, "linux", "3.11.9"]) == 0
+    kept = f"wheels/{whl.name}"
+    expected = {"xmalign-linux-py311-with-key.zip": [*names, kept]} if asked else {"xmalign-linux-py311.zip": [names[1], kept]}
+    assert packed == expected
+
+
+def test_the_key_left_out_is_the_one_that_the_teachers_page_names():
+    page = (bundle.ROOT / "docs" / "teaching" / "README.md").read_text(encoding="utf-8")
+    assert bundle.KEY in {f"docs/teaching/{name}" for name in re.findall(r"\]\(([\w.]+)\)", page)}
+
+
 def test_a_target_or_version_that_is_none_is_told(capsys):
     assert bundle.main(["amiga"]) == 1 and "windows, macos, linux" in capsys.readouterr().err
     assert bundle.main(["windows", "3.11"]) == 1
+    assert bundle.main(["windows", "3.11.9", "more"]) == 1

@@ -77,6 +77,51 @@ def test_torch_that_does_not_import(monkeypatch):
     assert not finding("device").ok and "libtorch" in finding("device").value
 
 
+@pytest.mark.parametrize("module", ["torch", "torchvision", "xmalign_lab.corpora.emoji", "jupyter_core.paths"])
+@pytest.mark.parametrize("error", [AttributeError("partially initialized module 'torch' has no\nattribute '_C'"), ValueError()])
+def test_whatever_an_import_raises_is_told_in_one_line(monkeypatch, module, error):
+    name = {"torch": "device", "xmalign_lab.corpora.emoji": "emoji data", "jupyter_core.paths": "widgets"}.get(module, module)
+    failing_import(monkeypatch, module, error)
+    found = finding(name)
+    assert not found.ok and found.mend and "\n" not in found.value
+    assert ("has no attribute '_C'" if str(error) else "ValueError") in found.value
+
+
+def test_it_never_raises_whatever_breaks_and_all_else_is_still_looked_at(monkeypatch):
+    def broken(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    names = [found.name for found in doctor.diagnose()]
+    monkeypatch.setattr(doctor.shutil, "disk_usage", broken)
+    monkeypatch.setattr(doctor.profile, "cache_root", broken)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: None)  # half of a package is left
+    found = {found.name: found for found in doctor.diagnose()}
+    assert list(found) == names
+    assert found["numpy"].needed and found["cache"].needed and not found["disk"].needed
+    for name in ("numpy", "cache", "disk"):
+        assert not found[name].ok and "cannot be looked at" in found[name].value and found[name].mend
+    assert doctor.report(list(found.values())).count("\n") >= len(names)
+
+
+@pytest.mark.parametrize("path", [r"C:\Program Files\py\python.exe", "/home/a b/bin/python", r"C:\py&co\python.exe"])
+def test_commands_work_in_cmd_too(monkeypatch, versions, tmp_path, path):
+    versions["numpy"] = None
+    failing_import(monkeypatch, "torch", ImportError("no"))
+    failing_import(monkeypatch, "torchvision", ImportError("no"))
+    monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda *_: [])
+    monkeypatch.setattr(sys, "executable", path)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XMALIGN_CACHE", str(tmp_path / "file" / "cache"))
+    for system, sets in (("Windows", "set XMALIGN_CACHE=C:"), ("Linux", 'export XMALIGN_CACHE="/')):
+        monkeypatch.setattr(doctor.platform, "system", lambda system=system: system)
+        mends = {name: finding(name).mend for name in ("numpy", "device", "torchvision", "widgets", "cache")}
+        assert mends.pop("cache").startswith(sets)
+        assert all(mend.startswith(f'"{path}" -m pip ') and "'" not in mend for mend in mends.values())
+        assert '-e ".[lab]"' in mends["numpy"]
+    monkeypatch.setattr(sys, "executable", r"C:\py\python.exe")  # which PowerShell reads only without quotes
+    assert finding("numpy").mend.startswith(r"C:\py\python.exe -m pip ")
+
+
 def test_torchvision_of_another_build_is_named(monkeypatch):
     failing_import(monkeypatch, "torchvision", RuntimeError("operator torchvision::nms does not exist"))
     found = finding("torchvision")

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 
@@ -5,12 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
-from test_plots import PIXEL, small_points
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ipywidgets.widgets.widget import _instances
+from PIL import Image
+from test_plots import NASTY, PIXEL, small_points
 from test_widgets import bundle, messages, same
 
-from xmalign_lab import similarity, spaces
+from xmalign_lab import pictures, similarity, spaces
 from xmalign_lab.widgets.beside import linked
 from xmalign_lab.widgets.explorer import SpaceExplorer
+from xmalign_lab.widgets.toolbar import saved
 
 
 def test_explorer_follows_selection_and_languages():
@@ -130,8 +136,11 @@ def test_what_cannot_be_is_told_by_hand_and_raised_from_python():
     for name, value, told in (
         ("pattern", "(", "no regular expression"),
         ("labels", (("parity", "both"),), "no point has the label"),
+        ("labels", (5,), "no point has the label 5"),
         ("splits", ("validation",), "no point is in the split"),
         ("ranks", (3, 2), "3 is above 2"),
+        ("ranks", (5,), "ranks are two numbers, the lowest and the highest, not (5,)"),
+        ("ranks", ("a", "b"), "ranks are two numbers"),
         ("colour", "taste", "no colour 'taste'"),
         ("selection", ("nobody",), "no point has the id 'nobody'"),
         ("point", "nobody", "no point has the id 'nobody'"),
@@ -263,6 +272,47 @@ def test_a_new_layout_keeps_filters_selection_and_what_is_held():
     assert explorer.shown == explorer.languages and len(explorer.languages) == 3
 
 
+def test_labels_may_be_lists_and_their_values_numbers():
+    points = small_points(2).assign(labels=lambda t: [{"count": int(g[1:]), "kind": "sea"} for g in t.group], kind="keywords")
+    explorer = SpaceExplorer(points, {}, labels=(("count", "1"),))
+    assert seen(explorer) == set(points.id[points.group == "g1"])
+    explorer.labels = (["count", "0"],)
+    assert explorer.labels == (("count", "0"),) and seen(explorer) == set(points.id[points.group == "g0"])
+    explorer.labels = (("kind", "sea"),)
+    assert seen(explorer) == set(points.id), "a label, though a column has its name"
+
+
+def test_a_new_layout_leaves_no_control_of_the_old_one_behind():
+    points, vectors = rich()
+    explorer, few = SpaceExplorer(points, {}, vectors=vectors), points.drop(columns=["labels", "split"])
+    explorer.replace(few).replace(points, vectors)
+    alive = set(_instances)
+    old = explorer._controls["colour"]
+    explorer.replace(few).replace(points, vectors)
+    assert len(_instances) == len(alive) and old.comm is None and explorer._controls["colour"].comm is not None
+    kept = (explorer._plot, explorer._panel, explorer._count, explorer._listed, explorer.box)
+    assert all(widget.comm is not None for widget in kept)
+    same(explorer._plot, explorer.static())
+
+
+@pytest.mark.parametrize("picture", [None, ""])
+def test_a_group_may_lack_its_picture(picture):
+    points, vectors = rich()
+    explorer = SpaceExplorer(points, dict.fromkeys(points.group, picture) | {"g3": PIXEL}, vectors=vectors)
+    explorer.selection = ("p1", "p3")
+    assert explorer.selected == "g3" and explorer._listed.value.count("<img") == 1 and "<img" in explorer.html()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=40) | st.sampled_from(NASTY))
+def test_no_caption_closes_the_script_of_the_saved_page(text):
+    points = small_points(1, texts=[text])
+    page = saved(spaces.space(points, texts=False), points, spaces.captions(points), {"g0": PIXEL}, "g0")
+    assert page.count("<script") == page.count("</script>") == 1 and "http" not in page.replace(text, "")
+    known = json.loads(page.partition("const known = ")[2].partition(";\nconst safe")[0])
+    assert known["groups"][0][0] == [[k, text] for k in range(3)] and known["groups"][0][1]
+
+
 def test_linked_views_show_the_same_and_forget_nothing():
     points, vectors = rich()
     a = SpaceExplorer(points, {}, vectors=vectors)
@@ -284,10 +334,53 @@ def test_linked_views_show_the_same_and_forget_nothing():
 
 def test_a_saved_page_of_many_meanings_stays_small():
     points, vectors = rich(groups=432)
-    explorer = SpaceExplorer(points, {group: PIXEL + "A" * 2000 for group in points.group}, vectors=vectors)
+    noise = np.random.default_rng(0).integers(0, 256, (432, 16, 16, 3), dtype=np.uint8)  # as rich as a picture can be
+    drawn = [Image.fromarray(each).resize((64, 64), Image.Resampling.BICUBIC) for each in noise]
+    explorer = SpaceExplorer(points, {f"g{k}": pictures.data_uri(each) for k, each in enumerate(drawn)}, vectors=vectors)
     explorer.selected = "g431"
     page = explorer.html()
-    assert len(page) < 1_000_000 and "word431" in page.split("<script>")[0]
+    assert len(page.encode()) < 250_000 and "word431" in page.split("<script>")[0]
+    known = json.loads(page.partition("const known = ")[2].partition(";\nconst ")[0])
+    assert len(known["groups"]) == 432 and sum(bool(group[1]) for group in known["groups"]) == 80
+    for group in ("g0", "g300"):  # the table has what the live panel shows
+        said, _, at, to = known["groups"][known["ids"].index(group)]
+        assert [text for _, text in said] == [text for _, text in spaces.captions(points)[group]]
+        x, y = spaces.links(points, group)
+        np.testing.assert_allclose([v for a in at for b in to for v in (a[0], b[0])], [v for v in x if v is not None], rtol=1e-3)
+        np.testing.assert_allclose([v for a in at for b in to for v in (a[1], b[1])], [v for v in y if v is not None], rtol=1e-3)
+
+
+def test_a_hover_shows_the_card_first_and_lines_where_the_mouse_rests():
+    points, _ = rich()
+    explorer = SpaceExplorer(points, {})
+
+    async def sweep():
+        sent = messages(explorer._plot)
+        for row_id in ("p5", "t31", "t12"):
+            mouse(explorer, "plotly_hover", row_id)
+            assert explorer.selected == f"g{row_id[1]}" and f"word{row_id[1]}" in explorer._panel.value and not sent
+        await asyncio.sleep(0.2)
+        assert len(sent) == 1, "what the mouse left before it rested is not drawn"
+        explorer.selected = "g4"
+        assert len(sent) == 2, "what Python asks for is there at once"
+
+    asyncio.run(sweep())
+    same(explorer._plot, explorer.static())
+
+
+def test_a_line_that_is_taken_away_takes_no_selection_with_it():
+    explorer = SpaceExplorer(rich()[0], {})
+    mouse(explorer, "plotly_selected", "p1", "t20")
+    sent = messages(explorer._plot)
+    explorer.selection = ("p3",)
+    assert [kind for kind, _ in sent] == ["relayout", "restyle"] and sent[0][1]["relayout_data"] == {"selections": []}
+    mouse(explorer, "plotly_selected")  # as plotly.js says then
+    assert explorer.selection == ("p3",)
+    mouse(explorer, "plotly_selected", "p1")
+    explorer.pattern = "word5"
+    assert not explorer._outlined and explorer.selection == ("p1",), "out of sight, not forgotten"
+    mouse(explorer, "plotly_deselect")
+    assert explorer.selection == () and all(trace.selectedpoints is None for trace in explorer._plot.data)
 
 
 def test_no_control_or_table_holds_a_tag_of_a_text():

@@ -1,6 +1,7 @@
 """The class game: equal parts, a seal that counts, and the winner's curse against brute force."""
 
 import json
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -62,6 +63,53 @@ def test_a_game_from_the_first_try_to_the_last_refusal(ours, tmp_path):
     assert len(ours.openings) == 2, "every opening is written down"
 
 
+def test_a_player_is_one_however_the_name_is_typed(ours, tmp_path):
+    for name in ("Amina  J", "amina j ", "Amina J"):
+        assert ours.play(name, QUICK).player == "Amina J"
+    assert len(ours.tries) == 1
+    for nobody in (None, "", " \n"):
+        with pytest.raises(ValueError, match="name of its player"):
+            ours.play(nobody, QUICK)
+    ours.play("../../up/Juma", QUICK)
+    sent = tmp_path / "deep" / "sent"
+    sent.mkdir(parents=True)
+    assert ours.hand_in("../../up/Juma", sent) == sent / "up-Juma.json"
+    for text in ("[]", "{", '{"player": "x", "tries": []}'):
+        (sent / "other.json").write_text(text)
+        with pytest.raises(ValueError, match="other.json: no file of hand_in"):
+            ours.take_in(sent)
+
+
+def test_the_seal_stays_where_there_is_nothing_to_show(ours):
+    with pytest.raises(ValueError, match="nobody has tried"):
+        ours.open(by="Mr Perera")
+    key = ours.play("Amina", QUICK).key
+    (ours.folder / "runs" / key).rename(ours.folder / "elsewhere")
+    with pytest.raises(ValueError, match="models of 1 tries are missing"):
+        ours.open(by="Mr Perera")
+    assert not ours.openings
+    (ours.folder / "elsewhere").rename(ours.folder / "runs" / key)
+    assert "test" in ours.open(by="Mr Perera")
+
+
+def test_a_game_carried_to_another_machine_opens_there(ours, tmp_path, monkeypatch):
+    ours.play("Amina", QUICK)
+    carried = shutil.copytree(ours.folder, tmp_path.parent / f"{tmp_path.name} carried")
+    monkeypatch.setenv("XMALIGN_RUNS", str(tmp_path / "other runs"))
+    there = game.replace(ours, folder=carried)
+    assert len(there.open(by="Mr Perera")) == 1 and not ours.openings
+
+
+def test_other_validation_families_are_another_try(ours):
+    rows = ours.corpus.rows
+    held = rows.group[rows.split == "validation"].iloc[0]
+    fewer = game.replace(ours, corpus=ours.corpus.select((rows.group != held).to_numpy()))
+    assert ours.play("Amina", QUICK).key != fewer.play("Amina", QUICK).key
+    sealed = rows.group[rows.split == "test"].iloc[0]
+    same = game.replace(ours, corpus=ours.corpus.select((rows.group != sealed).to_numpy()))
+    assert same.play("Amina", QUICK).key in set(ours.tries.key) and len(ours.tries) == 2
+
+
 def test_recipes_sent_as_files_are_trained_again(ours, world, tmp_path):
     ours.play("Amina", QUICK)
     ours.play("Amina", game.replace(QUICK, seed=5))
@@ -72,8 +120,14 @@ def test_recipes_sent_as_files_are_trained_again(ours, world, tmp_path):
     path = ours.hand_in("Amina", sent)
     teachers = game.Game(ours.corpus, ours.features, ours.make_pairs, ours.lang, tmp_path / "teacher")
     assert teachers.take_in(sent).same.all() and teachers.board().tries["Amina"] == 2, "the tries behind it count"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"validation": 0.99}))
+    told = json.loads(path.read_text())
+    told["tries"][0]["validation"] = 0.99
+    path.write_text(json.dumps(told))
     assert not teachers.take_in(sent).same.any(), "a score that cannot be had again"
+    pd.testing.assert_frame_equal(teachers.open(by="Mr Perera"), ours.open(by="Mr Perera"))
+    drops = [np.subtract(*ours._means(key)) for key in ours.tries.key]
+    luck = teachers.board().luck["Amina"]
+    assert luck == pytest.approx(drops[ours.tries.validation.idxmax()] - np.mean(drops)) and abs(luck) > 1e-6
 
 
 @settings(max_examples=40, deadline=None)

@@ -169,3 +169,11 @@ def test_without_a_browser_the_mend_is_told(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="needs Chromium"):
         Journey(moments(), {}).animation(tmp_path / "a.gif")
     assert not (tmp_path / "a.gif").exists()
+
+
+def test_an_empty_moment_or_group_is_refused_and_the_last_one_stays():
+    journey = Journey(moments(), {}, moment="step 10", selected="g2")
+    for trait, what in (("moment", "moment"), ("selected", "group")):
+        with pytest.raises(traitlets.TraitError, match=f"there is no {what} ''"):
+            setattr(journey, trait, "")
+    assert (journey.moment, journey.selected) == ("step 10", "g2")

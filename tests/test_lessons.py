@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,18 +24,19 @@ TAUGHT = [
 RUNS = {
     "00-3": {"asked": pd.DataFrame({"rank": [1, 10, 11, 50.5]})},
     "01-3": {"folds": [pd.DataFrame({"group": ["a", "a", "b"]})]},
-    "02-3": {"shared": np.array([0.1, 0.5, 0.6])},
+    "02-3": {"shared": pd.DataFrame({"swh_Latn": [0.1, 0.5, 0.6]})},
     "03-3": {"p": np.array([0.5, 0.49, 1.0, 0.0])},
-    "04-3": {"similarities": np.array([0.9, 0.5, 0.1, -0.2]), "dials": dials},
+    "04-3": {"sim": torch.tensor([[0.1, 0.2], [0.9, 0.5]]), "typical": 1, "dials": dials},
     "05-3": {"steps": pd.DataFrame({"total": [8.0, 4.1, 3.9, 1.0]})},
     "06-3": {"forward": pd.DataFrame({"rank": [1.0, 5.0, 100.0, 7.0], "lang": ["swh_Latn", "swh_Latn", "swh_Latn", "eng_Latn"]})},
-    "14-3": {"reached": 0.08, "guess": 0.017},
+    "14-3": {"found": pd.DataFrame({"value": {"fifty names": 0.08}}), "guess": 0.017},
     "15-3": {"dealt": pd.DataFrame({"luck": [0.0, 0.01, 0.05]})},
 }
 
 
 @pytest.fixture(autouse=True)
 def own_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("XMALIGN_LESSONS", raising=False)
     monkeypatch.setenv("XMALIGN_DATA", str(tmp_path))
 
 
@@ -43,8 +45,15 @@ def cells(path, kind):
 
 
 def measured(question):
-    told = [value for value in RUNS[question].values() if value is not dials]
-    return [told[0][0]] if question == "01-3" else told
+    """What the notebook hands to `grade`, of all that the key's expression reads."""
+    run = RUNS[question]
+    handed = {
+        "01-3": lambda: [run["folds"][0]],
+        "02-3": lambda: [run["shared"]["swh_Latn"]],
+        "04-3": lambda: [run["sim"][run["typical"]].numpy()],
+        "14-3": lambda: [run["found"].value["fifty names"], run["guess"]],
+    }
+    return handed[question]() if question in handed else list(run.values())
 
 
 # Guesses
@@ -73,6 +82,40 @@ def test_a_guess_stands_beside_the_truth_and_is_never_called_wrong(guess, truth,
     assert reply.verdict == verdict and said in reply.text and "wrong" not in reply.text
 
 
+def test_dots_drop_a_guess_that_was_revealed_and_only_that():
+    lessons.predict("it", 0.2)
+    lessons.predict("it", ...)
+    assert "You guessed 0.2" in lessons.reveal("it", 0.25).text
+    lessons.predict("it", ...)
+    assert lessons.reveal("it", 0.25).text == "It is 0.25."
+    assert "No guess yet" in lessons.predict("it", None).text
+
+
+@pytest.mark.parametrize("guess", [{"a"}, np.array([1, 2]), np.array([0.3]), torch.tensor(0.3), len, ["a"], True])
+def test_any_guess_can_be_kept(guess):
+    lessons.predict("it", guess)
+    assert "You guessed" in lessons.reveal("it", 0.3).text
+
+
+def test_each_student_has_an_own_folder_or_forgets(monkeypatch, tmp_path):
+    lessons.predict("it", 1)
+    lessons.grade("00-2", "B")
+    monkeypatch.setenv("XMALIGN_LESSONS", str(tmp_path / "other"))
+    assert not lessons.report().answered.any() and lessons.folder() == tmp_path / "other"
+    monkeypatch.delenv("XMALIGN_LESSONS")
+    lessons.forget()
+    lessons.forget()
+    assert not lessons.report().answered.any() and lessons.reveal("it", 1).text == "It is 1."
+
+
+def test_a_stopped_kernel_leaves_what_was_there(monkeypatch):
+    lessons.predict("it", 1)
+    monkeypatch.setattr(Path, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        lessons.predict("it", 2)
+    assert lessons._kept()["predictions"]["it"] == {"guess": 1.0}
+
+
 # Questions
 
 
@@ -86,7 +129,7 @@ def test_a_number_may_be_written_in_several_ways(answer):
     assert lessons.grade("00-1", answer).verdict == "right"
 
 
-@pytest.mark.parametrize("answer", ["b", " B. ", "B"])
+@pytest.mark.parametrize("answer", ["b", " B. ", "B", "(B)", "B)", "b: no", "B. The word was drawn", np.array(["B"])])
 def test_a_letter_may_be_small(answer):
     assert lessons.grade("00-2", answer).verdict == "right"
 
@@ -95,7 +138,21 @@ def test_a_letter_may_be_small(answer):
 def test_what_is_not_right_gets_a_hint_or_is_told_its_sort(answer):
     for question in ("00-1", "00-2"):
         reply = lessons.grade(question, answer)
-        assert reply.verdict != "right" and ("not yet" in reply.text or "a number is asked for" in reply.text)
+        assert reply.verdict != "right" and any(said in reply.text for said in ("not yet", "is asked for"))
+
+
+@pytest.mark.parametrize("answer", [None, float("nan"), 2, ["B", "C"], {"B"}, len, "", "Bee", np.array(["A", "B"])])
+def test_what_is_no_letter_is_told_so_and_costs_no_try(answer):
+    assert "a letter is asked for" in lessons.grade("00-2", answer).text
+    assert lessons.report().tries["00-2"] == 0
+
+
+@pytest.mark.parametrize("answer", [0.07, "0,07", "7 %", "6.65 %", 0.0665, np.array([0.0665]), torch.tensor(0.067)])
+def test_what_depends_on_the_run_may_be_rounded_as_the_tables_are(monkeypatch, answer):
+    monkeypatch.setitem(lessons.FROM_RUN, "00-3", lambda: 0.0665)
+    assert lessons.grade("00-3", answer).verdict == "right"
+    for far in (0.1, 0.06, 0.064, "6.4 %", 0.0700):
+        assert (lessons.grade("00-3", far).verdict == "right") == (far == 0.07)
 
 
 @given(st.floats(-10, 10).filter(lambda x: abs(x - 0.46) > 0.0151))
@@ -109,7 +166,7 @@ def test_an_unknown_question_is_the_notebooks_mistake():
 
 
 def test_tries_are_counted_and_the_last_answer_counts():
-    for answer in ("A", "C", "B"):
+    for answer in ("A", "A", "C", "B", "b"):  # the cell run again is no try
         lessons.grade("00-2", answer)
     row = lessons.report().loc["00-2"]
     assert row["tries"] == 3 and row.right and row.answered and not lessons.report().answered["00-1"]
@@ -177,6 +234,16 @@ def test_a_class_is_collected_and_marked_again(tmp_path):
     (folder / "c.json").write_text("[]")
     with pytest.raises(ValueError, match="c.json"):
         lessons.collect(folder)
+
+
+@pytest.mark.parametrize("name", ["mine", " Mine", "", "../.."])
+def test_a_report_needs_a_name_that_is_a_file_of_its_own(name):
+    lessons.grade("00-2", "B")
+    if name:
+        with pytest.raises(ValueError, match="your own name"):
+            lessons.report(name)
+    assert lessons.file_name("../../up Juma") == "up-Juma.json"
+    assert [path.name for path in lessons.folder().iterdir()] == ["mine.json"]
 
 
 # The lesson

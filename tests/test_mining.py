@@ -71,7 +71,7 @@ def test_one_to_one_is_stable_finds_more_and_at_least_half_of_the_best(seed):
 
 def test_unmatched_concepts_are_left_out_by_the_margin():
     left, right = pools(60, 60, 16, 0.35, seed=1)
-    left, right = left.select(np.arange(60) < 40), right.select(np.arange(60) >= 20)
+    left, right = Features(left.ids[:40], left.vectors[:40]), Features(right.ids[20:], right.vectors[20:])
     group = {row_id: row_id[1:] for row_id in (*left.ids, *right.ids)}
     loose, strict = (
         mining.round_report(mining.mine(left, right, "s", margin), None, group, (left.ids, right.ids)) for margin in (0, 1.5)

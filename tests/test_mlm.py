@@ -40,7 +40,9 @@ def test_a_hidden_word_has_no_influence_at_any_level(levels, letters):
     assert not torch.allclose(one[0], other[0], atol=1e-4), "seen, it matters to its neighbours"
     mask[:, 1] = True
     vectors, tokens, still = tower(torch.from_numpy(tower.hide(pair, mask)))
-    assert torch.equal(vectors[0], vectors[1]) and torch.equal(tokens[0], tokens[1]) and still.all()
+    for given in (vectors, tokens):  # where a row lies in a batch may change its last digit
+        torch.testing.assert_close(given[0], given[1], rtol=0, atol=1e-5)
+    assert still.all()
     assert tokens.isfinite().all()
     shown = tower.hide(pair, ~mask)
     assert (shown[:, 1] == pair[:, 1]).all() and (shown[:, [0, 2, 3]] == hidden).all()

@@ -106,3 +106,49 @@ def test_setting_names_is_typing(path, groups):
     with pytest.raises(traitlets.TraitError, match="'nowhere' is not on this sheet of 6"):
         sheet.names = {"nowhere": "x"}
     assert "nowhere" not in sheet.names and np.isin("قمر", naming.table(path).text)
+
+
+def test_typing_one_name_leaves_what_a_spreadsheet_wrote_meanwhile(path, groups):
+    sheet = NamingSheet(path)
+    sheet.names = {groups[0]: "قمر"}
+    naming.fill(path, {groups[1]: "نجمة", groups[2]: "شمس"})
+    sheet.grid.names = {**sheet.grid.names, groups[0]: "", groups[3]: "بيت"}
+    assert naming.table(path).text.tolist() == ["", "نجمة", "شمس", "بيت", "", ""] and sheet.said.startswith("3 of 6")
+
+
+def test_a_name_that_could_not_be_saved_is_told_and_saved_with_the_next(path, groups, monkeypatch):
+    sheet, fill = NamingSheet(path), naming.fill
+
+    def held(*_):
+        raise PermissionError("names.csv is held")
+
+    monkeypatch.setattr(naming, "fill", held)
+    sheet.names = {groups[0]: "قمر"}
+    assert sheet.said.startswith("NOT saved: names.csv is held.") and sheet.grid.said == sheet.said
+    monkeypatch.setattr(naming, "fill", fill)
+    sheet.names = {groups[1]: "شمس"}
+    assert naming.table(path).text.tolist()[:2] == ["قمر", "شمس"] and sheet.said.startswith("2 of 6")
+
+
+def test_a_sheet_may_come_back_from_a_spreadsheet(path, corpus, groups):
+    naming.fill(path, {groups[0]: "null", groups[1]: "بيت, كبير"})
+    sheet = naming.table(path).iloc[::-1]
+    for separator in (";", "\t", ","):
+        written = sheet.to_csv(index=False, sep=separator, lineterminator="\r\n") + separator * 6 + "\r\n"
+        path.write_bytes(written.encode())
+        assert naming.table(path).group.tolist() == list(groups)[::-1]
+        assert naming.write_sheet(path.parent, corpus, groups, "arb_Arab") == path, "in another order, the same sheet"
+        assert set(naming.read_sheets([path], corpus).rows.text) == {"null", "بيت, كبير"}
+    for wrong in (sheet.to_csv(index=False).encode("utf-16"), "id,group\nא,1".encode("cp1255"), b"", b"a;b\n1;2"):
+        path.write_bytes(wrong)
+        with pytest.raises(CorpusError, match="names.csv.*save it as CSV, UTF-8"):
+            naming.table(path)
+
+
+@pytest.mark.parametrize("text", ["=SUM(A1)", ".", "…", "'", "?!", "12"])
+def test_what_says_nothing_is_no_name(path, corpus, groups, text):
+    naming.fill(path, {groups[0]: "قمر", groups[1]: text})
+    with pytest.raises(CorpusError, match="is no name .picture 002"):
+        naming.read_sheets([path], corpus)
+    naming.fill(path, {groups[1]: "☃"})
+    assert set(naming.read_sheets([path], corpus).rows.text) == {"قمر", "☃"}

@@ -1,16 +1,18 @@
+import base64
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import pytest
 import traitlets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_asking import LANGS, TEXTS, world
+from test_asking import HELD_PICTURE, LANGS, TEXTS, world
 from test_plots import NASTY, Page
 from test_widgets import bundle
 
@@ -263,7 +265,54 @@ def test_noise_is_shown_pale_and_not_explained():
 def test_every_picture_has_a_name_for_who_cannot_see_it():
     board, asked = made(query=named()), world()[2]
     names = asked.captions.rows.drop_duplicates("group").set_index("group").text
-    shown = [part.split('"')[0] for part in board.html().split('alt="')[1:]]
-    assert shown == [names[hit] for answer in board.answer.values() for hit in answer.hits.group]
+    alts = [part.split('"')[0] for part in board.html().split('alt="')[1:]]
+    assert alts == [names[hit] for answer in board.answer.values() for hit in answer.hits.group]
+    assert board._img(HELD_PICTURE, '"<', 9).startswith('<img src="data:image/webp;base64,')
     gone = replace(asked.pictures, open_image=lambda path: (_ for _ in ()).throw(playground.CorpusError("gone")))
     assert board._img(asked.pictures.ids[0], "a name", 33, type("Gone", (), {"pictures": gone})).count("a name") == 1
+
+
+def shown(page):
+    """The colour in the middle of the first picture of a page."""
+    uri = page.split('src="data:image/webp;base64,')[1].split('"')[0]
+    picture = Image.open(io.BytesIO(base64.b64decode(uri))).convert("RGB")
+    return np.array(picture.getpixel((picture.width // 2, picture.height // 2)), int)
+
+
+def test_the_picture_on_the_page_is_the_one_that_was_asked():
+    board = RetrievalPlayground({"trained": world()[2]})
+    for i in range(60):  # the history lets most of them go, and new ones take their place in memory
+        colour = (i * 4, 255 - i * 4, i * 37 % 256)
+        board.picture = png(Image.new("RGB", (16, 16), colour))
+        assert np.abs(shown(board.html()) - colour).max() <= 12
+
+
+def test_each_model_shows_its_own_pictures_and_no_more_are_kept_than_needed(monkeypatch):
+    corpus, features, asked = world()
+    row_id = asked.pictures.ids[0]
+
+    def painted(colour):
+        return Asked(asked.aligner, replace(corpus, open_image=lambda _: Image.new("RGB", (16, 16), colour)), features)
+
+    red, blue = painted("red"), painted("blue")
+    board = RetrievalPlayground({"red": red, "blue": blue}, query=named())
+    assert (shown(board._img(row_id, "", 16, red)) - shown(board._img(row_id, "", 16, blue)))[0] > 200
+    assert (shown(board._img(row_id, "", 16)) == shown(board._img(row_id, "", 16, red))).all()
+    board.replace({"blue": blue})
+    assert shown(board._img(row_id, "", 16))[2] > 200 and red not in [model for model, *_ in board._uris], "it lets a model go"
+    monkeypatch.setattr(playground, "HELD", 9)
+    for one in asked.pictures.ids[:20]:
+        board._img(one, "", 11)
+    board.query = named(row=2)
+    assert len(board._uris) == 9 and "data:image/webp" in board.html()
+
+
+def test_cuts_keep_letters_whole_and_a_language_is_no_markup():
+    sign = "ක්‍රි"
+    board = RetrievalPlayground({"a": world()[2], sign * 9: untrained()}, examples=["a" + sign * 9], query="mbwa")
+    assert board.box.children[1].children[0].description == "a" + sign * (22 // len(sign)) + "…"
+    hit = next(world()[2].show(world()[2].pictures.ids[0]).hits.itertuples())._replace(lang='"><script>', text="<i>")
+    for page in (board._hit(hit, world()[2], 3.0, ""), shaded(occlusion(lambda texts: [0] * len(texts), "a"), hit.lang)):
+        assert not {"script", "i"} & set(Page(page).tags)
+    board.replace({sign * 9: untrained(), "a": world()[2]})
+    assert f"{sign * (15 // len(sign))}…: " in board.html()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xmalign_lab import languages, pictures, plots, spaces, style
+from xmalign_lab import languages, pictures, plots, style
 from xmalign_lab.corpus import Corpus, CorpusError
 
 CODES = ["eng_Latn", "swh_Latn", "sin_Sinh"]
@@ -147,32 +147,6 @@ def test_texts_reach_pages_as_text_only(text):
         read = Page(page)
         assert set(read.tags) <= {"div", "span", "b", "bdi", "img"} and not {a for a in read.attributes if a.startswith("on")}
         assert text in "".join(read.words)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.text(max_size=40) | st.sampled_from(NASTY))
-def test_no_caption_closes_the_script_of_the_twin(text):
-    points = small_points(1, texts=[text])
-    page = pictures.space_with_pictures(spaces.space(points), points, {"g0": PIXEL})
-    assert page.count("<script") == page.count("</script>") == 1
-    known = json.loads(page[page.index("const known = ") + 14 : page.index(";\nconst start")])
-    assert known["groups"]["g0"][0] == pictures.panel("g0", spaces.captions(points)["g0"], PIXEL)
-    assert all(style.language_name(code) in known["groups"]["g0"][0] for code in CODES) and PIXEL in known["groups"]["g0"][0]
-
-
-def test_twin_shows_a_selected_group_before_any_hover_and_needs_nothing_from_outside():
-    points = small_points()
-    figure = spaces.space(points)
-    page = pictures.space_with_pictures(figure, points, {"g2": PIXEL})
-    body = page[: page.index("<script>")]
-    assert PIXEL in body and "jua" in body and "http" not in page
-    assert (
-        json.loads(page[page.index("const known = ") + 14 : page.index(";\nconst start")])["figure"]["data"][-1]["x"]
-        == [2, 2.5, None] * 3
-    )
-    assert len(figure.data[-1].x) == 0  # the figure handed in stays as it was
-    assert "moyo" in pictures.space_with_pictures(figure, points, {}, selected="g0").split("<script>")[0]
-    assert len(pictures.space_with_pictures(figure, points, {}, include_plotlyjs=True)) > 1_000_000
 
 
 def test_retrieval_frames_the_right_answer_only():

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bench import lines
+from bench import gallery, lines
 from xmalign_lab import profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,6 +195,13 @@ def test_a_notebook_holds_ideas_not_code(path):
     assert not re.search(r"^\s*[%!]\s*(pip|conda)|sys\.path|urllib|requests\.get", joined, re.M)
     assert any(isinstance(node, ast.Assert) for cell in code for node in ast.walk(ast.parse(cell.source))), "asserts something"
     assert all(cell.source.strip() for cell in notebook.cells), "no empty cell"
+
+
+@each_notebook
+def test_the_gallery_can_show_its_formulas(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and "$" in cell.source:
+            gallery.html_of(cell.source, path.name)
 
 
 @each_notebook

@@ -87,8 +87,8 @@ def test_what_a_selection_has_more_of_equals_fishers_test_on_a_counted_table():
     fish = found[(found.what == "words") & (found.value == "fish")].iloc[0]
     fishers = fisher_exact([[3, 1], [2, 14]], "greater").pvalue  # of the fifth family a picture alone is chosen, without words
     assert fish.lang == "eng_Latn" and fish.p == pytest.approx(fishers)
-    english = found[found.what == "language"].iloc[0]  # of 80 texts seven are chosen, all English
-    assert english.value == "eng_Latn" and english.p == pytest.approx(fisher_exact([[7, 0], [33, 40]], "greater").pvalue)
+    english = found[found.what == "language"].iloc[0]  # of 20 families in two languages four are chosen, in English
+    assert english.value == "eng_Latn" and english.p == pytest.approx(fisher_exact([[4, 0], [16, 20]], "greater").pvalue)
     assert (found.inside > found.outside).all() and found.p.is_monotonic_increasing
     assert (found.p_holm >= found.p).all() and (found.p_holm <= 1).all()
 
@@ -99,9 +99,36 @@ def test_holms_correction_is_over_every_value_that_could_have_come_out():
     found = selections.over_represented(points, ["eng_Latn0", "eng_Latn2"], counted)
     again = selections.over_represented(points, ["eng_Latn0", "eng_Latn2"])
     pd.testing.assert_frame_equal(found, again)
+    counted = counted[counted.value != ""]
     units = counted.drop_duplicates(["what", "lang", "value", "unit"]).groupby(["what", "lang", "value"]).size()
     assert found.attrs["tests"] == (units >= selections.LEAST).sum() > len(found)
     assert found.p_holm.iloc[0] == pytest.approx(holm(np.r_[found.p, np.ones(found.attrs["tests"] - len(found))])[0])
+
+
+def test_near_copies_of_a_text_prove_no_language():
+    points = world()
+    copy = points[points.id == "swh_Latn0"]
+    points = pd.concat([points, *(copy.assign(id=f"copy{k}", group=f"c{k}") for k in range(30))], ignore_index=True)
+    found = selections.over_represented(points, ["swh_Latn0", *(f"copy{k}" for k in range(30))])
+    swahili = found[found.what == "language"].iloc[0]
+    assert (swahili.value, swahili["count"]) == ("swh_Latn", 1) and swahili.p == pytest.approx(0.5)
+
+
+def test_a_selection_without_a_text_in_a_language_has_no_words_of_it():
+    points = world()
+    points = points[~points.id.isin([f"eng_Latn{g}" for g in (30, 31, 38)])]  # family 15 has no English, 19 some
+    swahili = [f"swh_Latn{g}" for g in range(10)]
+    found = selections.over_represented(points, swahili)
+    assert set(found[found.what == "words"].lang) == {"swh_Latn"} and "samaki" in set(found.value)
+    found = selections.over_represented(points, [*swahili, "eng_Latn0", "eng_Latn2", "p30"])
+    fish = found[(found.what == "words") & (found.value == "fish")].iloc[0]
+    assert fish.p == pytest.approx(fisher_exact([[2, 0], [3, 14]], "greater").pvalue), "19 families are said in English"
+
+
+def test_a_list_says_what_its_test_cannot_show():
+    points = world()
+    assert "proves nothing about that word" in selections.listed(points, points.id[selections.matching(points, "fish")], {}, [])
+    assert "proves nothing" not in selections.listed(points, [], {}, [])
 
 
 def test_a_random_selection_has_more_of_nothing():

@@ -1,4 +1,5 @@
 import html as entities
+import re
 import shutil
 import sys
 
@@ -20,6 +21,13 @@ def test_a_language_has_one_colour_whatever_else_is_shown():
     assert of[0] == of[1] == style.language_colour("swh_Latn") == "#D55E00"
     assert style.language_colour("por_Latn_PT") == style.language_colour("por_Latn")
     assert style.language_colour("") == style.PICTURE
+
+
+@pytest.mark.parametrize("value", NASTY)
+def test_a_legend_holds_no_tag_of_a_label(value):
+    points = small_points(2).assign(labels=[{"kind": value if k % 2 else "land"} for k in range(8)])
+    names = " ".join(trace.name for trace in spaces.space(points, colour="kind").data)
+    assert style.escaped(value) in names and not re.search("<[a-z/]", names)
 
 
 def test_space_places_every_point_and_says_all_captions_on_hover():
@@ -74,6 +82,7 @@ def test_links_run_from_each_picture_to_each_shown_text():
 def test_hover_text_holds_no_tag_of_its_own(text):
     points = small_points(1, texts=[text], codes=["swh_Latn"])
     hover = spaces.space(points).data[0].hovertext[0].removeprefix("<b>Swahili</b> ")
+    hover = hover.removeprefix("\u2068").removesuffix("\u2069")  # around what runs from right to left
     assert "<" not in hover and ">" not in hover
     assert entities.unescape(hover) == entities.unescape(entities.escape(text if len(text) <= 70 else text[:69] + "…"))
 

@@ -5,9 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from xmalign_lab import dials, pictures, style
+from xmalign_lab.encoders.classic import graphemes
 from xmalign_lab.widgets.twin import Fitted
 
 # Machado, Oliveira & Fernandes (2009), severity 1.0, on linear RGB.
@@ -99,6 +102,38 @@ def test_right_to_left_words_are_isolated_and_only_they():
     assert style.escaped("وجه <مبتسم>") == "\u2068وجه &lt;مبتسم&gt;\u2069"
     assert style.escaped("uso & nyuso") == "uso &amp; nyuso" and style.escaped("මුහුණ") == "මුහුණ"
     assert len(style.escaped("ا" * 100)) == 70 + 2
+
+
+def test_a_label_is_cut_between_letters_never_within_one():
+    sri, family = "ශ්‍රී", "👨‍👩‍👧"
+    for length in range(2, 30):
+        cut = style.escaped(sri * 30, length)
+        assert cut == sri * (cut.count("ර")) + "…" and length - 3 < len(graphemes(cut)) <= length
+    assert style.escaped(family * 9, 3) == family * 2 + "…" and style.escaped(family * 3, 3) == family * 3
+    assert style.escaped("කොටස" * 2, 5) == "කොටසකො…"
+    assert style.escaped("<b>" * 30, 4) == "&lt;b&gt;…"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.56, "1,235"), (123.456, "123"), (99.96, "100"), (12.34, "12.3"), (9.996, "10"), (1500.0, "1,500"), (2.5, "2.5")]
+    + [(-0.0, "0"), (-0.004, "-.004"), (0.0999, ".1"), (1e-4, ".0001"), (1e-5, "1·10⁻⁵"), (-1.23e-12, "-1.2·10⁻¹²")]
+    + [(0.996, ".996"), (0.9996, ".999"), (-0.99999, "-.999"), (1 - 1e-7, "1"), (0.994, ".99"), (np.float32(0.5), ".5")],
+)
+def test_a_number_has_three_digits_and_is_never_one_that_it_is_not(value, text):
+    assert style.number(value) == text
+
+
+@given(st.floats(-1e9, 1e9, allow_subnormal=False) | st.floats(-1.1, 1.1, allow_subnormal=False) | st.floats(9, 1e3))
+def test_a_written_number_reads_back_as_close_as_its_digits_say(value):
+    text = style.number(value)
+    digits, _, power = text.replace(",", "").partition("·10")
+    back = float(f"{digits}e{power.translate({new: old for old, new in style.RAISED.items()}) or 0}")
+    size = abs(value)
+    most = 0.051 * size if size < 0.1 else 0.0051 if size < 9.99 else 0.051 if size < 99.9 else 0.51
+    assert abs(back - value) <= most
+    assert (back == 0) == (value == 0) and back * value >= 0 and (abs(back) < 1 or abs(value) >= 1 - 1e-6)
+    assert len(re.sub(r"\D", "", digits).lstrip("0")) <= 3 or abs(value) >= 999.5
 
 
 def test_plain_html_follows_the_page_and_names_its_pictures():

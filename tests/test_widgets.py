@@ -634,7 +634,8 @@ def test_a_page_that_opens_later_gets_the_figure_as_it_is_now():
     assert len(state["_widget_data"]) == len(editor._shown.data)
     editor.family = "piecewise"
     later = editor._shown.get_state()
-    assert len(later["_widget_layout"]["annotations"]) == len(handles(editor.schedule)) != len(state["_widget_layout"]["annotations"])
+    before, after = (len(found["_widget_layout"]["annotations"]) for found in (state, later))
+    assert after == len(handles(editor.schedule)) != before
     assert len(later["_widget_data"]) == len(editor._shown.data)
 
 

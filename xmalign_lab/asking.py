@@ -20,7 +20,7 @@ import regex
 from PIL import Image, ImageOps
 from scipy.stats import rankdata
 
-from xmalign_lab import similarity
+from xmalign_lab import languages, similarity
 from xmalign_lab.corpus import Corpus, CorpusError, normalise
 from xmalign_lab.encoders import inputs
 from xmalign_lab.encoders.checkpoint import loading
@@ -32,6 +32,7 @@ LONGEST = 200  # characters of a question that are read: longer than any name, a
 PIXELS = 50_000_000  # of a picture that is opened; a phone's have 12 to 50 million
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 TRIED = 2000  # of the corpus's own questions, at most, with which an answer is compared
+LEAST = 20  # like questions, of which a share is told; a language with fewer is not told apart
 WORD = regex.compile(r"\S+")
 HELD = "picture"  # the id of a picture that is no row
 
@@ -43,9 +44,12 @@ class Answer:
     `hits`: `rank, id, group, lang, text, score, correct, split`, best first: the k best pictures, or the k best captions of each
     language (ranks are among the captions of that language), and after them the right one where it is known and lower.
     `ranks` has every rank by id; ties are the mean rank. `z` is how many standard deviations the best score lies above the
-    mean of all, `less` the share of the corpus's own questions whose best stands out less, `sure` the share with a right
-    answer first among those that stand out about as much; NaN where the corpus has none. `seen` of `groups` groups of letters
-    occurred in training (0 of 0: it is not known). `said` tells what is wrong with the question; then `hits` may be empty.
+    mean of all. It is compared with the corpus's own questions that have a right answer in the gallery, but for those of the
+    group that is asked: `less` is the share whose best stands out less, `sure` the share with a right answer first among those
+    that stand out about as much. Both are counted within the language `among`, or where that is "" over all. They are NaN
+    where there are none; `sure` also where none stands out so much or so little, and where the question is known and no
+    answer can be right. `seen` of `groups` groups of letters occurred in training (0 of 0: it is not known). `said` tells what
+    is wrong with the question; then `hits` may be empty.
     """
 
     text: str
@@ -55,6 +59,7 @@ class Answer:
     z: float = np.nan
     less: float = np.nan
     sure: float = np.nan
+    among: str = ""
     seen: int = 0
     groups: int = 0
     said: str = ""
@@ -63,6 +68,14 @@ class Answer:
     def asked(self) -> str:
         """What such questions are called: names or pictures."""
         return "pictures" if "lang" in self.hits and self.hits.lang.any() else "names"
+
+    @property
+    def _compared(self) -> str:
+        """With which questions this one was compared."""
+        if self.asked == "pictures":
+            return "the corpus's own pictures"
+        own = f"{languages.info(self.among).name} names" if self.among else "names, all languages together,"
+        return f"the corpus's own {own}"
 
     @property
     def noise(self) -> bool:
@@ -85,8 +98,11 @@ class Answer:
             told.append(f"The first {level} have the same score.")
         told.append(f"The best score stands {self.z:.1f} standard deviations above the mean of all {len(self.ranks):,}.")
         if self.less == self.less:
-            own = f"{self.less:.0%} of the corpus's own {self.asked} stand out less"
-            told.append(f"{own}; of those that stand out about as much, {self.sure:.0%} have a right answer first.")
+            told.append(f"{self.less:.0%} of {self._compared} stand out less.")
+        if self.sure == self.sure:
+            there = "whose picture is among these" if self.asked == "names" else "whose captions are among these"
+            like = f"Of {self.asked} {there} and that stand out about as much"
+            told.append(f"{like}, {self.sure:.0%} have a right answer first.")
         if self.less < 0.05:
             told.append("Scores so close to each other say little.")
         return " ".join(told)
@@ -112,6 +128,14 @@ def occlusion(score: Callable[[list[str]], np.ndarray], text: str) -> pd.DataFra
     return table.assign(share=scores[text] - table.without)
 
 
+def cut(text: str, longest: int) -> str:
+    """The start of a text: whole graphemes, together at most `longest` characters; of a first one that is longer, its start."""
+    if len(text) <= longest:
+        return text
+    ends = [found.end() for found in GRAPHEME.finditer(text, 0, longest + 1)]  # one more tells whether the last is whole
+    return text[: max((end for end in ends if end <= longest), default=longest)]
+
+
 def opened(image: Image.Image | bytes | str | Path) -> Image.Image:
     """A picture from a file or its bytes, upright, RGBA; `CorpusError` for what is broken, no picture, or over `PIXELS`."""
     made, from_file = isinstance(image, Image.Image), isinstance(image, str | Path)
@@ -131,10 +155,11 @@ class Asked:
     """An aligner that answers: with its encoders, and a corpus whose pictures and captions are encoded once.
 
     `corpus` is restricted to the rows whose split is `part`, where it has splits, and to one `source` of pictures (by default the
-    first); the texts of its other splits say which groups of letters were seen in training. `features` are the corpus's
-    `{"image": …, "text": …}`, without which its rows are encoded here. `encoders` make features of what is asked: by default the
-    towers that the aligner was trained with, or else `ClassicText` and `ClassicImage`. Raises `CorpusError` for a part
-    or a source that is not there, and `ValueError` if an encoder makes something else of a row than its features.
+    first); the texts of its training split (with `part="test"` validation's too) say which groups of letters were seen.
+    `features` are the corpus's `{"image": …, "text": …}`, without which its rows are encoded here. `encoders` make features of
+    what is asked: by default the towers that the aligner was trained with, or else `ClassicText` and `ClassicImage`.
+    Raises `CorpusError` for a part or a source that is not there, and `ValueError` if an encoder makes something else of a row
+    than its features.
     """
 
     def __init__(
@@ -154,7 +179,9 @@ class Asked:
         self.part, self.languages = part if len(asked) < len(corpus) else "", texts.languages
         self.group, self._place = asked.lookup("group"), {row_id: i for i, row_id in enumerate(self.pictures.rows.id)}
         self.vectors = {side: self._all(side, rows, features) for side, rows in (("image", self.pictures), ("text", texts))}
-        learned = corpus.where_rows(modality="text", split=sorted(set(corpus.rows.split) - {part, ""}))
+        self._named = corpus.where_rows(modality="text", kind=["name", "caption"]).rows[["group", "lang", "text"]]
+        # as study.training_part: what may have been trained on when `part` is asked
+        learned = corpus.where_rows(modality="text", split=["train", "validation"] if part == "test" else "train")
         own = self._encoders["text"]
         self._grams = own if isinstance(own, ClassicText) else ClassicText()  # a yardstick for any other encoder too
         known = {word for text in learned.rows.text for word in words(text)}
@@ -167,9 +194,9 @@ class Asked:
         Right are the pictures of the groups that have this text as a name or caption, in `lang` where it is given.
         """
         whole = normalise(text.encode("utf-8", "ignore").decode())
-        text, said = whole[:LONGEST].rstrip(), ""
+        text, said = cut(whole, LONGEST).rstrip(), ""
         if len(whole) > LONGEST:
-            said = f"Only the first {LONGEST} of its {len(whole):,} characters are read."
+            said = f"Only the first {len(text)} of its {len(whole):,} characters are read."
         letters = any(map(str.isalnum, text))
         vector = self.encoded([text])[0] if letters else np.zeros(1)
         if not vector.any():
@@ -181,13 +208,14 @@ class Asked:
                 else "Type a word."
             )
             return Answer(text, lang, pd.DataFrame(), pd.Series(dtype=float), said=told)
-        rows = self.captions.rows
-        named = rows[(self._folded == text.casefold()) & ((rows.lang == lang) | (not lang))]
+        named = self._named[(self._folded == text.casefold()) & ((self._named.lang == lang) | (not lang))]
         correct = self.pictures.rows.group.isin(named.group).to_numpy()
         hits, ranks = _ranked(self.pictures, self.vectors["image"] @ vector, correct, k)
         grams = dict.fromkeys(self._grams.grams(text)) if self._seen else ()
-        seen, lang = sum(map(self._was_seen, grams)), lang or (named.lang.iloc[0] if len(named) else "")
-        return Answer(text, lang, hits, ranks, *self._worth("text", vector), seen, len(grams), said)
+        seen, spoken = sum(map(self._was_seen, grams)), named.lang.unique()
+        among = lang or (spoken[0] if len(spoken) == 1 else "")
+        worth = self._worth("text", vector, named.group, among, possible=correct.any() or named.empty)
+        return Answer(text, lang or next(iter(spoken), ""), hits, ranks, *worth, seen, len(grams), said)
 
     def show(self, image, k: int = 4) -> Answer:
         """The `k` best captions of each language for a picture: the id of one of `pictures`, a file, its bytes, a PIL image.
@@ -202,7 +230,8 @@ class Asked:
             of = (self.captions.rows.lang == lang).to_numpy()
             parts.append(_ranked(self.captions.select(of), scores[of], correct[of], k))
         hits, ranks = (pd.concat(side) for side in zip(*parts, strict=True))
-        return Answer(image if known else HELD, "", hits.reset_index(drop=True), ranks, *self._worth("image", vector))
+        worth = self._worth("image", vector, [self.group[image]] if known else [], possible=correct.any() or not known)
+        return Answer(image if known else HELD, "", hits.reset_index(drop=True), ranks, *worth)
 
     def why(self, text: str, hit: str) -> pd.DataFrame:
         """`occlusion` of the score of the picture `hit`, an id; a text that the encoder cannot read scores 0."""
@@ -224,24 +253,30 @@ class Asked:
 
     @cached_property
     def tried(self) -> pd.DataFrame:
-        """The corpus's own questions, at most `TRIED` of each side: `modality, id, z, right` (a right answer first)."""
+        """The corpus's own questions, at most `TRIED` a side: `modality, id, group, lang, z, right` (a right answer first)."""
         parts = []
         for modality, asked, found in (("text", self.captions, self.pictures), ("image", self.pictures, self.captions)):
             there = asked.rows.group.isin(found.rows.group).to_numpy()
-            of = np.flatnonzero(there)[:: max(1, int(there.sum()) // TRIED)]
+            of = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(there))[:TRIED])
             right, gallery = found.rows.group.to_numpy(), self.vectors["image" if modality == "text" else "text"]
             for rows, scores in similarity.blocks(self.vectors[modality][of], gallery):
-                first = right[scores.argmax(1)] == asked.rows.group.to_numpy()[of[rows]]
-                table = {"modality": modality, "id": asked.ids[of[rows]], "z": _standing(scores), "right": first}
-                parts.append(pd.DataFrame(table))
+                table = asked.rows.iloc[of[rows]][["modality", "id", "group", "lang"]]
+                first = right[scores.argmax(1)] == table.group.to_numpy()
+                parts.append(table.assign(z=_standing(scores), right=first))
         return pd.concat(parts, ignore_index=True)
 
-    def _worth(self, modality: str, vector: np.ndarray) -> tuple[float, float, float]:
-        """`z, less, sure` of an `Answer`; like it are the tenth of the corpus's own whose `z` is nearest."""
+    def _worth(self, modality: str, vector: np.ndarray, groups, lang: str = "", possible: bool = True) -> tuple:
+        """`z, less, sure, among` of an `Answer`; like it are the tenth of the corpus's own whose `z` is nearest."""
         gallery = self.vectors["image" if modality == "text" else "text"]
         z, own = float(_standing(gallery[None] @ vector)[0]), self.tried[self.tried.modality == modality]
-        near = np.argsort(np.abs(own.z.to_numpy() - z), kind="stable")[: max(20, len(own) // 10)]
-        return (z, float((own.z < z).mean()), float(own.right.to_numpy()[near].mean())) if len(own) else (z, np.nan, np.nan)
+        own = own[~own.group.isin(groups)]
+        among = lang if (own.lang == lang).sum() >= LEAST else ""
+        own = own[(own.lang == among) | (not among)]
+        if own.empty:
+            return z, np.nan, np.nan, among
+        near = np.argsort(np.abs(own.z.to_numpy() - z), kind="stable")[: max(LEAST, len(own) // 10)]
+        told = possible and own.z.min() <= z <= own.z.max()
+        return z, float((own.z < z).mean()), float(own.right.to_numpy()[near].mean()) if told else np.nan, among
 
     def _was_seen(self, gram: str) -> bool:
         """In a training text, and often enough there for the head to have kept its column."""
@@ -250,7 +285,7 @@ class Asked:
 
     @cached_property
     def _folded(self) -> pd.Series:
-        return self.captions.rows.text.map(normalise).map(str.casefold)
+        return self._named.text.map(normalise).map(str.casefold)
 
     def _all(self, modality: str, rows: Corpus, features: Mapping | None) -> np.ndarray:
         if not features:

@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from xmalign_lab import profile
@@ -37,7 +39,6 @@ FONTS |= {
     "zypper": "sudo zypper install google-noto-fonts",
     "apk": "sudo apk add font-noto-all",
 }
-INSTALL = f"{sys.executable} -m pip install -c constraints.txt -e '.[lab]'"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,32 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Look at everything; never raises, because a broken environment is what it is for."""
-    findings = [_python()]
-    findings += [_package(name, lowest) for name, lowest in PACKAGES.items()]
-    findings += [_device(), _torchvision(), _widgets(), _cache(), _disk(), _npm(), _emoji(), _fonts()]
-    return findings
+    looks = {"python": _python} | {name: partial(_package, name, lowest) for name, lowest in PACKAGES.items()}
+    looks |= {"device": _device, "torchvision": _torchvision, "widgets": _widgets, "cache": _cache, "disk": _disk, "npm": _npm}
+    looks |= {"emoji data": _emoji, "fonts": _fonts}
+    return [_looked(name, look) for name, look in looks.items()]
+
+
+def _looked(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # of an environment broken in a way that nobody thought of
+        needed = name not in ("torchvision", "disk", "npm", "emoji data", "fonts")
+        return Finding(name, f"cannot be looked at: {_said(error)}", False, f"{_install()} --force-reinstall", needed)
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(f"{error}".split()) or type(error).__name__
+
+
+def _python_command() -> str:
+    """This Python in a command line: in double quotes, which cmd.exe reads too, where its path needs any."""
+    return f'"{sys.executable}"' if re.search(r"[^\w./\\:~+-]", sys.executable) else sys.executable
+
+
+def _install() -> str:
+    return f'{_python_command()} -m pip install -c constraints.txt -e ".[lab]"'
 
 
 def report(findings: list[Finding]) -> str:
@@ -86,9 +109,9 @@ def _package(name: str, lowest: str) -> Finding:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", False, INSTALL)
+        return Finding(name, "not installed", False, _install())
     ok = _numbers(version) >= _numbers(lowest)
-    return Finding(name, version if ok else f"{version} is too old; {lowest} or newer is needed", ok, INSTALL)
+    return Finding(name, version if ok else f"{version} is too old; {lowest} or newer is needed", ok, _install())
 
 
 def _numbers(version: str) -> list[int]:
@@ -100,8 +123,8 @@ def _device() -> Finding:
     try:
         torch = importlib.import_module("torch")
         return Finding("device", f"{profile.device()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", True)
-    except (ImportError, OSError, RuntimeError) as error:
-        return Finding("device", f"torch does not import: {error}", False, f"{INSTALL} --force-reinstall torch")
+    except Exception as error:  # an AttributeError too, from a torch imported by half
+        return Finding("device", f"torch does not import: {_said(error)}", False, f"{_install()} --force-reinstall torch")
 
 
 def _torchvision() -> Finding:
@@ -112,12 +135,12 @@ def _torchvision() -> Finding:
     except ModuleNotFoundError as error:
         if error.name == "torchvision":
             return Finding("torchvision", "not installed, which is fine: only pretrained encoders use it", True, needed=False)
-        problem = str(error)
-    except (ImportError, OSError, RuntimeError) as error:
-        problem = str(error)
+        problem = _said(error)
+    except Exception as error:
+        problem = _said(error)
     if "torchvision::nms" in problem:
         problem = f"its build does not match torch's ({problem}): without xmalign, open_clip fails"
-    mend = f"{sys.executable} -m pip uninstall -y torchvision   (then torch and torchvision together, from one index)"
+    mend = f"{_python_command()} -m pip uninstall -y torchvision   (then torch and torchvision together, from one index)"
     return Finding("torchvision", problem, False, mend, needed=False)
 
 
@@ -126,11 +149,11 @@ def _widgets() -> Finding:
     try:
         folders = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
     except ImportError:
-        return Finding("widgets", "Jupyter is not installed", False, INSTALL)
+        return Finding("widgets", "Jupyter is not installed", False, _install())
     wanted = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
     missing = [name for name in wanted if not any((Path(folder) / name).is_dir() for folder in folders)]
     if missing:
-        mend = f"{sys.executable} -m pip install -c constraints.txt --force-reinstall --no-deps anywidget jupyterlab_widgets"
+        mend = f"{_python_command()} -m pip install -c constraints.txt --force-reinstall --no-deps anywidget jupyterlab_widgets"
         return Finding("widgets", f"JupyterLab does not find {' and '.join(missing)}", False, mend)
     return Finding("widgets", "JupyterLab finds ipywidgets and anywidget", True)
 
@@ -143,7 +166,8 @@ def _cache() -> Finding:
             pass
         return Finding("cache", f"{folder} is writable", True)
     except OSError as error:
-        mend = "export XMALIGN_CACHE=a/folder/you/may/write"
+        windows = platform.system() == "Windows"
+        mend = "set XMALIGN_CACHE=C:\\a\\folder\\you\\may\\write" if windows else 'export XMALIGN_CACHE="/a/folder/you/may/write"'
         return Finding("cache", f"{folder} is not writable ({error.strerror})", False, mend)
 
 
@@ -162,8 +186,8 @@ def _npm() -> Finding:
 def _emoji() -> Finding:
     try:
         lacking = importlib.import_module("xmalign_lab.corpora.emoji").missing()
-    except (ImportError, OSError, RuntimeError) as error:
-        lacking = f"cannot be looked for: {error}"
+    except Exception as error:
+        lacking = f"cannot be looked for: {_said(error)}"
     found = f"all packages under {profile.data_root()}"
     return Finding("emoji data", lacking or found, not lacking, "xmalign fetch emoji", needed=False)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xmalign_lab import profile, records, study
+from xmalign_lab import lessons, records, study
 from xmalign_lab.corpus import Corpus, hashed_fraction, split_by_family
 from xmalign_lab.encoders.features import Features
 from xmalign_lab.evaluate import significance
@@ -54,7 +54,7 @@ def parts(corpus: Corpus, fold: int, families: int) -> Corpus:
 class Game:
     """One game: `corpus` as `parts` makes it, queries in `lang`, and a `folder` in which tries and openings are written down.
 
-    `make_pairs` sees the training families alone. All who share the folder play one game.
+    `make_pairs` sees the training families alone. All who share the folder play one game: the models are kept there too.
     """
 
     corpus: Corpus
@@ -66,10 +66,10 @@ class Game:
     def play(self, player: str, recipe: Recipe) -> pd.Series:
         """Train, ask the validation families, write the try down: `player`, `validation` (an MRR), `key`.
 
-        The same recipe again is the same try. Raises `Sealed` once the test is open, `ValueError` for a player without a name.
+        The same recipe again is the same try, and a name differently spaced or capitalised the same player. Raises `Sealed` once
+        the test is open, `ValueError` for a player without a name.
         """
-        if not player.strip():
-            raise ValueError("a try needs the name of its player")
+        player = self._named(player)
         if self.openings:
             raise Sealed("the test is open: a try now would be a choice on the test. Start a new game, with another fold")
         run = self._run(recipe)
@@ -78,33 +78,43 @@ class Game:
         return pd.Series(told, name=f"{player}'s try")
 
     def hand_in(self, player: str, to: str | Path) -> Path:
-        """The player's best recipe by validation, its score and the number of tries behind it, as a file for the teacher."""
+        """All tries of a player, the best by validation first, recipes and scores, as a file for the teacher."""
+        player = self._named(player)
         mine = self.tries[self.tries.player == player]
         if mine.empty:
             raise ValueError(f"{player!r} has not tried anything; players are {', '.join(self.tries.player.unique()) or 'none'}")
-        best, path = mine.loc[mine.validation.idxmax()], Path(to) / f"{player}.json"
-        recipe = records.Record(self._runs / best.key).recipe
-        told = {"player": player, "tries": len(mine), "validation": best.validation, "recipe": recipe}
+        path = Path(to) / lessons.file_name(player)
+        tries = [
+            {"validation": row.validation, "recipe": records.Record(self._runs / row.key).recipe} for row in mine.itertuples()
+        ]
+        told = {"player": player, "tries": sorted(tries, key=lambda one: -one["validation"])}
         path.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
         return path
 
     def take_in(self, folder: str | Path) -> pd.DataFrame:
-        """Files of `hand_in` from elsewhere: each recipe is trained here, and its score set beside the claimed one."""
+        """Files of `hand_in` from elsewhere, a row per player: every try is trained here (without the others nobody knows what
+        luck the best one had), and the scores of the best are set side by side; `same` asks it of all. Raises `ValueError` naming
+        a file of another kind.
+        """
         rows = []
         for path in sorted(Path(folder).glob("*.json")):
-            told = json.loads(path.read_text(encoding="utf-8"))
-            again = self.play(told["player"], Recipe.from_json(json.dumps(told["recipe"])))
-            _write(self.folder / "tries.jsonl", dict(again) | {"claimed": told["tries"]})
-            off = abs(again.validation - told["validation"])
-            rows.append({"player": told["player"], "claimed": told["validation"], "here": again.validation, "same": off <= SAME})
+            try:
+                told = json.loads(path.read_text(encoding="utf-8"))
+                player = self._named(told["player"])
+                tries = [(float(one["validation"]), Recipe.from_json(json.dumps(one["recipe"]))) for one in told["tries"]]
+                claimed = max(score for score, _ in tries)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}: no file of hand_in ({error!r})") from None
+            here = [(score, self.play(player, recipe).validation) for score, recipe in tries]
+            same = all(abs(score - again) <= SAME for score, again in here)
+            rows.append({"player": player, "tries": len(here), "claimed": claimed, "here": max(here)[1], "same": same})
         return pd.DataFrame(rows)
 
     @property
     def tries(self) -> pd.DataFrame:
         """A row per try: player, validation, key, in the order in which they were made."""
-        told = pd.DataFrame(_read(self.folder / "tries.jsonl"), columns=["player", "validation", "key", "claimed"])
-        last = told.groupby(["player", "key"], sort=False).agg({"validation": "last", "claimed": "max"})
-        return last.reset_index()[["player", "validation", "key", "claimed"]]
+        told = pd.DataFrame(_read(self.folder / "tries.jsonl"), columns=["player", "validation", "key"])
+        return told.drop_duplicates(["player", "key"], ignore_index=True)
 
     @property
     def openings(self) -> list[dict]:
@@ -112,7 +122,14 @@ class Game:
         return _read(self.folder / "openings.jsonl")
 
     def open(self, by: str) -> pd.DataFrame:
-        """Open the sealed test, for all at once and for good, and show the board. Every call is written down with its name."""
+        """Open the sealed test, for all at once and for good, and show the board. Every call is written down with its name.
+
+        Raises `ValueError`, and leaves the seal whole, where nobody has tried anything or a try's model is not in the folder.
+        """
+        if self.tries.empty:
+            raise ValueError("nobody has tried anything: there is nothing to open the test for")
+        if missing := [key for key in self.tries.key if not (self._runs / key).is_dir()]:
+            raise ValueError(f"{self._runs}: the models of {len(missing)} tries are missing ({missing[0]}, …), so the seal stays")
         handed = int(self.tries.player.nunique())
         now = datetime.now(UTC).isoformat(timespec="seconds")
         _write(self.folder / "openings.jsonl", {"when": now, "by": by, "players": handed})
@@ -136,7 +153,7 @@ class Game:
             usual = float(np.mean([validation - test for validation, test in drops.values()]))
         for player, mine in tries.groupby("player", sort=False):
             best = mine.loc[mine.validation.idxmax()]
-            rows[player] = {"tries": max(len(mine), mine.claimed.fillna(0).max()), "validation": best.validation}
+            rows[player] = {"tries": len(mine), "validation": best.validation}
             if self.openings:
                 told = shrinkage(self._values(best.key, "validation"), self.test(best.key))
                 rows[player] |= {"test": drops[best.key][1]} | told | {"luck": told["shrinkage"] - usual}
@@ -150,7 +167,14 @@ class Game:
 
     @property
     def _runs(self) -> Path:
-        return profile.runs_root() / "game"
+        return self.folder / "runs"
+
+    def _named(self, player: str) -> str:
+        """`player` without stray blanks, as it was first written in this game."""
+        name = " ".join(str(player).split())
+        if player is None or not name:
+            raise ValueError("a try needs the name of its player")
+        return {known.casefold(): known for known in self.tries.player}.get(name.casefold(), name)
 
     def _run(self, recipe: Recipe) -> records.Record:
         training, asked = self.corpus.where_rows(split="train"), self.corpus.where_rows(split="validation")

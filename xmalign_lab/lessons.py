@@ -12,6 +12,7 @@ import ast
 import hashlib
 import html
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -58,13 +59,29 @@ class Reply:
 
 
 def folder() -> Path:
-    """Where guesses and answers are kept: `lessons/` in the data root, which git does not see and `make clean` spares."""
-    return profile.data_root() / "lessons"
+    """Where guesses and answers are kept: `XMALIGN_LESSONS`, else `lessons/` in the data root, which `make clean` spares."""
+    given = os.environ.get("XMALIGN_LESSONS")
+    return Path(given).expanduser().resolve() if given else profile.data_root() / "lessons"
+
+
+def forget() -> None:
+    """Drop all guesses and answers, for the next student at this account. What `report` wrote to hand in stays."""
+    (folder() / "mine.json").unlink(missing_ok=True)
+
+
+def file_name(name: str) -> str:
+    """`name` as the name of a JSON file that no file system reads as a path. Raises `ValueError` where nothing is left."""
+    short = re.sub(r'[\\/:*?"<>|.\s]+', "-", name).strip("-")
+    if short.casefold() in ("", "mine"):
+        raise ValueError(f"{name!r} cannot name a file to hand in: write your own name")
+    return f"{short}.json"
 
 
 def predict(name: str, guess=...) -> Reply:
-    """Keep a guess, a number or a few words, until `reveal(name, truth)`. `...` is no guess yet."""
-    if guess is ...:
+    """Keep a guess, a number or a few words, until `reveal(name, truth)`. `...` is none yet, and drops one already revealed."""
+    if guess is ... or guess is None:
+        if "truth" in _kept()["predictions"].get(name, {}):
+            _keep("predictions", name, {})
         return Reply("No guess yet: write one in place of the dots, and run the cell again. Nobody marks it.")
     _keep("predictions", name, {"guess": _plain(guess)})
     return Reply(f"Kept: {guess}. Now look.")
@@ -89,18 +106,25 @@ def reveal(name: str, truth) -> Reply:
 def grade(question: str, answer, *measured) -> Reply:
     """Mark `answer` and keep it. `measured` is what the run must tell for a question of `FROM_RUN`.
 
-    Numbers may be written as 0.25, "25 %" or "0,25"; letters in either case. `...` is not answered yet, and is not kept.
-    An answer of the wrong sort is told so, never raised. Raises `ValueError` for a question that the key lacks.
+    Numbers may be written as 0.25, "25 %" or "0,25"; letters in either case, as "B", "(b)" or "B. and what follows".
+    `...` is not answered yet, and is not kept. An answer of the wrong sort is told so, never raised, and costs no try.
+    Raises `ValueError` for a question that the key lacks.
     """
     if question not in sealed():
         raise ValueError(f"no question {question!r} in the key; it has {', '.join(sealed())}")
     if answer is ...:
         return Reply(f"{question}: not answered yet. Write your answer in place of the dots and run the cell again.")
     known, before = sealed()[question], _kept()["answers"].get(question, {"tries": 0})
-    if known["sort"] != "word" and _number(answer) is None:
+    if known["sort"] == "word":
+        letter = re.fullmatch(r"\(?([A-Za-z])(?:[).:].*)?", str(_single(answer)).strip(), re.S)
+        if not letter:
+            return Reply(f'{question}: a letter is asked for, such as "A", and {answer!r} is none.')
+        answer = letter[1].upper()
+    elif _number(answer) is None:
         return Reply(f"{question}: a number is asked for, such as 0.25 or 25 %, and {answer!r} is none.")
     right, why = _judged(question, answer, *measured)
-    _keep("answers", question, {"answer": _plain(answer), "right": right, "tries": before["tries"] + 1})
+    tries = before["tries"] + (_plain(answer) != before.get("answer"))  # the cell run again is no try
+    _keep("answers", question, {"answer": _plain(answer), "right": right, "tries": tries})
     return Reply(f"{question}: right. {why}", "right") if right else Reply(f"{question}: not yet. {known['hint']}", "wrong")
 
 
@@ -109,7 +133,7 @@ def _judged(question: str, answer, *measured) -> tuple[bool, str]:
     known = sealed()[question]
     if known["sort"] == "run":
         truth = float(FROM_RUN[question](*measured))
-        return abs(_number(answer) - truth) <= max(CLOSE * abs(truth), 1e-9), known["why"]
+        return abs(_number(answer) - truth) <= max(CLOSE * abs(truth), _rounding(answer)) + 1e-9, known["why"]
     for form in _forms(answer, known["digits"]):
         if _hash(question, form) == known["key"]:
             return True, _scrambled(bytes.fromhex(known["why"]), question, form).decode()
@@ -121,7 +145,7 @@ def report(name: str = "") -> pd.DataFrame:
     kept = _kept()
     if name:
         folder().mkdir(parents=True, exist_ok=True)
-        path = folder() / (re.sub(r'[\\/:*?"<>|.\s]+', "-", name).strip("-") + ".json")
+        path = folder() / file_name(name)
         path.write_text(json.dumps({"name": name} | kept, ensure_ascii=False, indent=1), encoding="utf-8")
         print(f"to hand in: {path}")
     rows = {question: kept["answers"].get(question, {}) for question in sealed()}
@@ -193,12 +217,29 @@ def _keep(part: str, name: str, value: dict) -> None:
     kept = _kept()
     kept[part][name] = value
     folder().mkdir(parents=True, exist_ok=True)
-    (folder() / "mine.json").write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
+    part_file = folder() / "mine.part"  # renamed when whole, so that a stopped kernel leaves no half file
+    part_file.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
+    part_file.replace(folder() / "mine.json")
+
+
+def _single(value):
+    """The one number or text in a scalar of numpy, torch or pandas, or in an array of one; anything else as it is."""
+    try:
+        return value.item()
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return value
+
+
+def _rounding(answer) -> float:
+    """Half a unit of the last decimal that is written, where there are two or more; else 0."""
+    text = str(_single(answer)).strip().replace(",", ".")
+    decimals = len(text.removesuffix("%").strip().partition(".")[2]) + 2 * text.endswith("%")
+    return 0.5 * 10**-decimals if decimals >= 2 else 0.0
 
 
 def _number(value) -> float | None:
-    """0.25 for 0.25, "0,25", "25 %"; None for what is no finite number."""
-    text = str(value).strip().replace(",", ".")
+    """0.25 for 0.25, "0,25", "25 %", an array of it alone; None for what is no finite number."""
+    text = str(_single(value)).strip().replace(",", ".")
     try:
         number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
@@ -232,7 +273,9 @@ def _scrambled(text: bytes, question: str, form: str) -> bytes:
 
 
 def _plain(value):
-    return value if isinstance(value, str) or _number(value) is None else float(value)
+    """What JSON can keep: a text, or a number."""
+    number = None if isinstance(value, str) else _number(value)
+    return str(value) if number is None else number
 
 
 def _shown(value) -> str:

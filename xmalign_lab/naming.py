@@ -6,6 +6,8 @@ A sheet is a folder with `names.csv` and its `pictures/`: open it in a spreadshe
 
 from __future__ import annotations
 
+import csv
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +60,7 @@ def write_sheet(folder: str | Path, corpus: Corpus, groups: Sequence[str], lang:
     path = folder / NAMES
     if path.exists():
         there = table(path)
-        if list(there.group) != list(groups) or set(there.lang) != {lang}:
+        if set(there.group) != set(groups) or set(there.lang) != {lang}:
             raise CorpusError(f"{path}: this sheet asks for other pictures or another language than {lang}; name another folder")
         return path
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
@@ -86,20 +88,33 @@ def fill(path: str | Path, names: Mapping[str, str]) -> int:
 def read_sheets(paths: Sequence[str | Path], corpus: Corpus) -> Corpus:
     """The names on one sheet or several, of a group of people, as text rows of `corpus`'s groups, source "sheet".
 
-    Read by `corpora.tables`, whose errors name file and line. Two people's names of one picture both count. Raises `CorpusError`
-    for a group that `corpus` lacks, and where nothing is named.
+    Read by `corpora.tables`, whose errors name file and line. Two people's names of one picture both count. A sheet that a
+    spreadsheet saved with semicolons or empty rows is put into its own form first. Raises `CorpusError` for a group that `corpus`
+    lacks, for a name without a letter or pictograph, for a formula, and where nothing is named.
     """
     family, parts = dict(zip(corpus.rows.group, corpus.rows.family, strict=True)), []
-    for number, path in enumerate(paths, 1):
+    for number, path in enumerate(map(Path, paths), 1):
+        if path.suffix.lower() == ".csv" and path.is_file():
+            sheet = table(path)
+            if path.read_text(encoding="utf-8-sig") != sheet.to_csv(index=False, lineterminator="\n"):
+                _save(path, sheet)
         rows = load_table(path, allow_unpaired=True).where_rows(modality="text").rows
         if strange := [group for group in rows.group if group not in family]:
             raise CorpusError(f"{path}: there is no group {strange[0]!r} in {corpus.name}")
+        if empty := [row for row in rows.itertuples() if not _says(row.text)]:
+            raise CorpusError(
+                f"{path}: {empty[0].text!r} is no name (picture {empty[0].id.removesuffix(':text')}); correct or empty it"
+            )
         ids = [f"sheet {number}: {row_id.removesuffix(':text')}" for row_id in rows.id]
         parts.append(rows.assign(id=ids, family=rows.group.map(family), source="sheet"))
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if rows.empty:
         raise CorpusError(f"{', '.join(map(str, paths)) or 'no sheet'}: nothing is named yet")
     return Corpus(rows, name="sheet")
+
+
+def _says(text: str) -> bool:
+    return not text.startswith("=") and any(letter.isalpha() or unicodedata.category(letter) == "So" for letter in text)
 
 
 def with_names(corpus: Corpus, named: Corpus, lang: str, asked: str = "test") -> Corpus:
@@ -116,8 +131,15 @@ def with_names(corpus: Corpus, named: Corpus, lang: str, asked: str = "test") ->
 
 
 def table(path: str | Path) -> pd.DataFrame:
-    """A sheet as it is, a row per picture, '' where nothing is named yet."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    """A sheet as it is, a row per picture, '' where nothing is named yet, with commas or what else a spreadsheet writes.
+
+    Raises `CorpusError` for a file that is no sheet, or not in UTF-8.
+    """
+    try:
+        sheet = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        return sheet[sheet[COLUMNS].group.str.strip() != ""].reset_index(drop=True)
+    except (ValueError, KeyError, csv.Error):
+        raise CorpusError(f"{path}: no sheet with the columns {', '.join(COLUMNS)}; save it as CSV, UTF-8") from None
 
 
 def _save(path: Path, sheet: pd.DataFrame) -> None:

@@ -193,3 +193,17 @@ def _placed(points: pd.DataFrame, vectors: np.ndarray, flat: np.ndarray, method:
     placed = points.assign(x=flat[:, 0], y=flat[:, 1])
     placed.attrs = {**points.attrs, "method": method, "seed": seed, "trustworthiness": trustworthiness(vectors, flat, seed=seed)}
     return placed
+
+
+def placed(points: pd.DataFrame, vectors: np.ndarray, umap: Map | None = None, onto: np.ndarray | None = None) -> pd.DataFrame:
+    """`project` for a space that has moved: on the map that was fitted before, or by PCA, laid on the layout `onto` (n, 2).
+
+    A layout of another number of points is left out.
+    """
+    flat = pca(vectors) if umap is None else umap.place(vectors)
+    if umap is None and onto is not None and len(onto) == len(flat):
+        flat = laid_on(flat, onto, scaled=False)
+    moved = points.assign(x=flat[:, 0], y=flat[:, 1])
+    moved.attrs = {"method": umap.method if umap else "pca", "seed": umap.seed if umap else 0}
+    moved.attrs["trustworthiness"] = trustworthiness(vectors, flat)
+    return moved

@@ -22,6 +22,7 @@ from xmalign_lab.style import language_name, number
 
 CELL = "padding:3px 14px 3px 0;text-align:left;vertical-align:middle;border-top:1px solid #8884"
 PATIENCE = 1.0  # seconds for a whole search: an expression can take for ever
+CIRCULAR = "<p>A selection made by a word, a label or a rank proves nothing about that word, label or rank.</p>"
 LEAST = 3  # units that must have a value before it is asked whether the selection has more of it
 
 
@@ -90,12 +91,13 @@ def matching(points: pd.DataFrame, pattern: str, langs: Sequence[str] | None = N
 def tallies(points: pd.DataFrame) -> pd.DataFrame:
     """What each point could have more of: columns what, lang, value, unit, row (number of the point), one line each.
 
-    The language of a text (its unit is the text), the family (of a group), each label and each word or pair of neighbouring
-    words of a text (of a family): near-copies count once.
+    The language of a text (its unit is a family's texts in that language), the family (of a group), each label (of a family)
+    and each word or pair of neighbouring words of a text (of a family's texts in its language): near-copies count once.
     """
     rows = np.arange(len(points))
     texts = points.assign(row=rows)[(points.modality == "text").to_numpy()]
-    found = [(texts.row, "language", texts.lang, texts.lang, texts.id), (rows, "family", "", points.family, points.group)]
+    found = [(texts.row, "language", "", texts.lang, texts.family + "\t" + texts.lang)]
+    found.append((rows, "family", "", points.family, points.group))
     for name in dict.fromkeys(name for labels in points.labels for name in labels) if "labels" in points else ():
         values = points.labels.map(lambda labels, name=name: labels.get(name, ""))
         found.append((rows, name, "", values.astype(str), points.family))
@@ -112,22 +114,25 @@ def tallies(points: pd.DataFrame) -> pd.DataFrame:
 def over_represented(points: pd.DataFrame, ids: Collection[str], counted: pd.DataFrame | None = None) -> pd.DataFrame:
     """What the selection has more of than the rest: what, lang, value, inside, outside (shares), count, p, p_holm; best first.
 
-    Of the U units of a kind (`tallies`), k are in the selection, K have the value, x are both: p is the upper tail of the
-    hypergeometric distribution, P(X ≥ x), Fisher's exact test of one side. A unit is in the selection if any of its points
-    of that kind is (no picture has words). Every value that three units have is tested, whether or not the selection has
-    it, and Holm's correction is over all of them; `attrs["tests"]` is their number. `counted` are the `tallies`, for many
-    selections of the same points.
+    Of the U units of a kind (`tallies`; the words of each language are a kind), k are in the selection, K have the value, x
+    are both: p is the upper tail of the hypergeometric distribution, P(X ≥ x), Fisher's exact test of one side. A unit is in
+    the selection if any of its points of that kind is (no picture has words, no Swahili text an English one). What the
+    selection was made by, as a word that was searched for, it has more of in any case. Every value that three units have is
+    tested, whether or not the selection has it, and Holm's correction is over all of them; `attrs["tests"]` is their number.
+    `counted` are the `tallies`, for many selections of the same points.
     """
     from scipy.stats import hypergeom
 
     counted = tallies(points) if counted is None else counted
     chosen = points.id.isin(set(ids)).to_numpy()[counted.row.to_numpy(int)]
-    inside = counted.assign(chosen=chosen).groupby(["what", "unit"], sort=False).chosen.any()
-    counted = counted.drop_duplicates(["what", "lang", "value", "unit"]).query("value != ''")
-    counted = counted.assign(chosen=inside.loc[list(zip(counted.what, counted.unit, strict=True))].to_numpy())
-    table = counted.groupby(["what", "lang", "value"], sort=False).chosen.agg(count="sum", total="size").reset_index()
+    kind = ["what", "lang"]
+    inside = counted.assign(chosen=chosen).groupby([*kind, "unit"], sort=False).chosen
+    counted = counted.assign(chosen=inside.transform("any")).drop_duplicates([*kind, "value", "unit"])
+    sizes = counted.drop_duplicates([*kind, "unit"]).groupby(kind).chosen.agg(units="size", taken="sum")
+    found = counted[counted.value != ""].groupby([*kind, "value"], sort=False).chosen
+    table = found.agg(count="sum", total="size").reset_index().join(sizes, on=kind)
     table = table[table.total >= LEAST]
-    units, taken = (table.what.map(inside.groupby("what").agg(how)).to_numpy(float) for how in ("size", "sum"))
+    units, taken = table.pop("units").to_numpy(float), table.pop("taken").to_numpy(float)
     p = hypergeom.sf(table["count"] - 1, units, table.total, taken).clip(0, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = {"inside": table["count"] / taken, "outside": (table.total - table["count"]) / (units - taken)}
@@ -152,11 +157,32 @@ def mark(right: bool) -> str:
 
 def thumbnail(group: str, pictures: Mapping[str, str], said: Mapping[str, list], size: int) -> str:
     """The picture of a group as HTML, with its first caption for those who do not see it; "" where there is none."""
-    if group not in pictures:
+    return pages.img(pictures.get(group), size, said[group][0][1] if said.get(group) else group)
+
+
+def fares(rows: pd.DataFrame, most: int = 12) -> str:
+    """HTML: how these rows of a meaning fare when they ask (`spaces.judged`); "" where nothing was judged."""
+    if "rank" not in rows or not len(rows):
         return ""
-    alt = html.escape(said[group][0][1] if said.get(group) else group)
-    look = f'width="{size}" height="{size}" style="object-fit:contain;vertical-align:middle"'
-    return f'<img src="{html.escape(pictures[group])}" alt="{alt}" title="{alt}" {look}>'
+    lines = []
+    for row in rows[:most].itertuples():
+        rank = "not asked" if np.isnan(row.rank) else f"{mark(row.correct)} {number(row.rank)}"
+        lines.append([html.escape(language_name(row.lang)), rank, number(row.gap)])
+    return f'<div style="{pages.FRAME}padding:4px 8px">{table(["asks", "rank of the answer", "gap"], lines)}</div>'
+
+
+def near(asked: pd.Series, found: Iterable, pictures: Mapping[str, str], said: Mapping[str, list], dimensions: int) -> str:
+    """HTML: what lies near the row `asked`: rows, as of `itertuples`, with `cosine` and `right`."""
+    lines = []
+    for row in found:
+        if row.modality == "text":
+            lines.append(f"<div>{mark(row.right)} {number(row.cosine)} {pages.bdi(row.lang, row.text)}</div>")
+        else:
+            card = f"{thumbnail(row.group, pictures, said, 40) or html.escape(row.id)}<br>{mark(row.right)}"
+            lines.append(f'<span style="display:inline-block;margin:2px;text-align:center">{card}</span>')
+    name = "the picture" if asked.modality == "image" else f"the text in {language_name(asked.lang)}"
+    title = f"Nearest to {name}, in all {dimensions} dimensions"
+    return f'<div style="{pages.FRAME}padding:0 8px"><b>{html.escape(title)}</b><br>{"".join(lines)}</div>'
 
 
 def listed(
@@ -177,24 +203,21 @@ def listed(
     for row in more[more.p_holm < 0.05][:most].itertuples():
         name = language_name(row.value) if row.what == "language" else row.value
         kind = f"{row.what}, {language_name(row.lang)}" if row.what == "words" else row.what
-        lines.append([html.escape(kind), bdi(row.lang, name), f"{row.inside:.0%}", f"{row.outside:.0%}", f"{row.p_holm:.1g}"])
-    title = "What it has more of than the rest" if lines else "It has more of nothing than the rest"
-    found = table(["more of", "", "inside", "outside", "p"], lines) if lines else ""
+        shares = (f"{share:.0%}" for share in (row.inside, row.outside))
+        lines.append([html.escape(kind), pages.bdi(row.lang, name), *shares, f"{row.p_holm:.1g}"])
+    title = "What it has more of than the rest" if lines else "Nothing is clearly more frequent in it than in the rest"
+    found = table(["more of", "", "inside", "outside", "p"], lines) + CIRCULAR if lines else ""
     found = f"<p><b>{title}</b> ({more.attrs['tests']:,} one-sided Fisher tests, Holm's correction)</p>{found}"
     said = captions(points[points.group.isin(rows.group)])
     means = rows.groupby("group", sort=False)[["gap", "rank"] if judged else []].mean()
     means = means.sort_values("gap", ascending=False) if judged else means
     lines = []
     for group, *values in means[:most].itertuples():
-        texts = " · ".join(bdi(code, text) for code, text in said[group] if code in shown)
+        texts = " · ".join(pages.bdi(code, text) for code, text in said[group] if code in shown)
         lines.append([thumbnail(group, pictures, said, 40), texts or html.escape(group), *(number(value) for value in values)])
     rest = f"<p>… and {len(means) - most:,} more.</p>" if len(means) > most else ""
     meanings = table(["", "meaning", *(["mean gap", "mean rank"] if judged else [])], lines)
     return f'<div style="{pages.FRAME}"><p><b>{" · ".join(told)}</b></p>{found}<p></p>{meanings}{rest}</div>'
-
-
-def bdi(lang: str, text: str) -> str:
-    return f'<bdi lang="{html.escape(lang.replace("_", "-"))}">{html.escape(str(text))}</bdi>'
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -130,16 +130,18 @@ def layers(
     group: str = "",
     shown: Sequence[str] | None = None,
     contours: bool | None = None,
+    named: Sequence[tuple[str, str, np.ndarray]] | None = None,
 ) -> list[dict]:
     """Where everything lies that `space` draws, a dict for each trace: x, y, visible, selectedpoints.
 
     A point left out of `keep` (n,) bool has no x, so that all others keep their number; ids out of a `selection` fade.
+    `named` are the `parts`, where they are known.
     """
     x, y = (points[axis].to_numpy(np.float32) for axis in ("x", "y"))
     keep = np.ones(len(points), bool) if keep is None else keep
     chosen = points.id.isin(set(selection)).to_numpy() if len(selection) else None
     found = []
-    for _, _, rows in parts(points, colour, symbol):
+    for _, _, rows in parts(points, colour, symbol) if named is None else named:
         bright = None if chosen is None else np.flatnonzero(chosen[rows]).tolist()
         place = {"x": np.where(keep[rows], x[rows], np.float32(np.nan)), "y": y[rows]}
         found.append({**place, "visible": bool(keep[rows].any()), "selectedpoints": bright})
@@ -170,7 +172,7 @@ def space(
     """
     few, size = len(points) <= MOST_SVG, 1 if len(points) <= MOST_SVG else 0.6 if len(points) <= 20_000 else 0.4
     kind, symbols, named = go.Scatter if few else go.Scattergl, cycle(SYMBOLS.values()), parts(points, colour, symbol)
-    figure = empty(title, header if isinstance(header, str) else _numbers(header, points.attrs), height=560)
+    figure = empty(title, header if isinstance(header, str) else _numbers(header, points.attrs), _height(points))
     shapes = {value: SYMBOLS.get(value) or next(symbols) for value in sorted(points[symbol].unique())}
     said, colours = captions(points) if few and texts else {}, shades(points, colour)[1]
     hover = {g: "<br>".join(f"<b>{language_name(c)}</b> {escaped(t)}" for c, t in said[g][:12]) or escaped(g) for g in said}
@@ -179,7 +181,7 @@ def space(
     several, many = len(set(values)) < len(values), len(values) > 6
     drawn = layers(points, colour, symbol, contours=contours, **shown)
     for i, ((value, shape, rows), place) in enumerate(zip(named, drawn, strict=False)):
-        name, form = language_name(value) if colour == "lang" else value, "picture" if shape == "image" else shape
+        name, form = escaped(language_name(value) if colour == "lang" else str(value)), "picture" if shape == "image" else shape
         name = ", ".join(dict.fromkeys(filter(None, (name, form)))) if (several and not many) or not name else name
         look = {"symbol": shapes[shape], "size": (9 if shape == "image" else 7) * size, "opacity": 0.75}
         look |= (
@@ -208,15 +210,21 @@ def space(
     return figure.update_layout(coloraxis=_bar(points, colour)) if colour in ("rank", "gap") else figure
 
 
+def same(new, old) -> bool:
+    """Of what a trace holds: numbers with NaN or None for a gap, a bool, or nothing."""
+    if new is None or old is None or isinstance(new, bool):
+        return new is old
+    return len(new) == len(old) and np.array_equal(np.asarray(new, float), np.asarray(old, float), equal_nan=True)
+
+
 def links(points: pd.DataFrame, group: str, shown: Sequence[str] | None = None) -> tuple[list, list]:
     """`(x, y)` of thin lines from each picture of `group` to each of its texts (of the languages `shown`): its gap."""
-    rows = points[points.group == group]
-    texts = rows[(rows.modality == "text") & (rows.lang.isin(shown) if shown is not None else True)]
-    x, y = [], []
-    for picture in rows[rows.modality == "image"].itertuples():
-        for text in texts.itertuples():
-            x += [round(float(picture.x), 4), round(float(text.x), 4), None]
-            y += [round(float(picture.y), 4), round(float(text.y), 4), None]
+    rows = np.flatnonzero(points.group.to_numpy(object) == group)
+    picture, lang = points.modality.to_numpy(object)[rows] == "image", points.lang.to_numpy(object)[rows]
+    texts = [row for row, code in zip(rows[~picture], lang[~picture], strict=True) if shown is None or code in shown]
+    ends = [(one, other) for one in rows[picture] for other in texts]
+    places = (points[axis].to_numpy() for axis in "xy")
+    x, y = ([end for pair in ends for end in (*(round(float(at[row]), 4) for row in pair), None)] for at in places)
     return x, y
 
 
@@ -299,6 +307,12 @@ def _extent(values: pd.Series) -> list[float]:
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     pad = (high - low) / 25 or 1.0
     return [low - pad, high + pad]
+
+
+def _height(points: pd.DataFrame) -> int:
+    """Pixels: as high as a paper of usual width needs, since both axes have one scale; a wide space left half of it empty."""
+    (left, right), (low, high) = _extent(points.x), _extent(points.y)
+    return int(np.clip(120 + 800 * (high - low) / (right - left), 360, 560))
 
 
 def _numbers(header: Mapping | None, attrs: Mapping) -> str:

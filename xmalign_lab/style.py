@@ -16,6 +16,7 @@ import plotly.io
 
 from xmalign_lab import languages
 from xmalign_lab.corpus import hashed_fraction
+from xmalign_lab.encoders.classic import graphemes
 
 PAPER, NIGHT = "#FFFFFF", "#111111"  # the grounds, the second JupyterLab's
 INK, QUIET, GRID, EDGE, PICTURE = "#333333", "#666666", "#E6E6E6", "#BBBBBB", "#666666"
@@ -46,6 +47,7 @@ FACES = {
 FONT = ", ".join(
     ["system-ui", "'Noto Sans'", *(f"'{face}'" for faces in FACES.values() for face in faces), "Arial", "sans-serif"]
 )
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _axis = {
     "gridcolor": GRID,
     "zeroline": False,
@@ -141,17 +143,33 @@ def language_colour(code: str) -> str:
 
 
 def escaped(text: str, longest: int = 70) -> str:
-    """`text` safe inside a plotly label (which reads tags), cut at `longest` characters; from right to left where it must be."""
-    cut = html.escape(text if len(text) <= longest else text[: longest - 1] + "…", quote=False)
+    """`text` safe inside a plotly label (which reads tags), cut at `longest` graphemes; from right to left where it must be."""
+    if len(text) > longest and len(letters := graphemes(text)) > longest:
+        kept = letters[: longest - 1]
+        while kept and kept[-1].endswith("\u200d"):  # UAX 29 parts a Sinhala conjunct (ශ්‍රී) behind its joiner
+            kept.pop()
+        text = "".join(kept) + "…"
+    cut = html.escape(text, quote=False)
     right_to_left = any(unicodedata.bidirectional(sign) in ("R", "AL") for sign in cut)
     return f"\u2068{cut}\u2069" if right_to_left else cut  # Unicode's isolates: a label in SVG knows no <bdi>
 
 
 def number(value: float) -> str:
-    """Three digits at most and no idle zero, as the tables write: '.93', '1', '–' for NaN."""
+    """A number as the tables write it: '.93', '.035', '1', '12.3', '1,235', '1.2·10⁻⁵', '–' for NaN.
+
+    Two decimals, and from 10 on as many as make three digits, whole numbers whole; two digits below .1; no idle zero. What is
+    less than 1 is never rounded to 1: '.996', and '.999' for all beyond (within 10⁻⁶, where float32 ends, it is 1).
+    """
     if value != value:
         return "–"
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}".rstrip("0").rstrip("."))
+    size, sign = abs(value), "-" if value < 0 else ""
+    decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    text = f"{size:.2g}" if size < 0.1 else f"{size:,.{decimals}f}"
+    if text == "1.00" and size < 1 - 1e-6:
+        text = min(f"{size:.3f}", "0.999")
+    digits, _, power = text.partition("e")
+    digits = re.sub(r"^0\.", ".", digits.rstrip("0").rstrip(".") if "." in digits else digits)
+    return sign + digits + (f"·10{str(int(power)).translate(RAISED)}" if power else "")
 
 
 def empty(title: str, header: str, height: int) -> go.Figure:

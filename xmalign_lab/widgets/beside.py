@@ -34,7 +34,9 @@ class Beside(Twin):
         try:
             for other in self.explorers:
                 if other is not change.owner:
+                    other._hovering = change.owner._hovering
                     self._show(other, change.owner, change.name)
+                    other._hovering = False
         finally:
             self._following = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import json
 import threading
 import time
 from itertools import islice
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import traitlets
+from threadpoolctl import threadpool_limits
 
 from xmalign_lab import projection, schedules
 from xmalign_lab.pictures import FRAME
@@ -20,10 +21,12 @@ from xmalign_lab.widgets import readings
 from xmalign_lab.widgets.explorer import SpaceExplorer
 from xmalign_lab.widgets.latest import Latest
 from xmalign_lab.widgets.narrow import Curves, Dial, Picker, Thumbnails
+from xmalign_lab.widgets.toolbar import shut
 from xmalign_lab.widgets.twin import Fitted, Twin
 
 REST = 0.3  # seconds that a control must be still before a run begins
 MOST_SECONDS = 8.0
+PAGE = 0.4  # seconds that a browser takes to draw what has come
 STEPS_FOR_PACE = 3
 GO_ON, SCRATCH = "go on", "from scratch"
 WHY = {"temperature": "τ", "noise": "wrong pairs", "text": "parallel text", "languages": "languages", "threshold": "threshold"}
@@ -38,7 +41,8 @@ class Dashboard(Twin):
         dashboard.wait().history           # all is redrawn: what was tried so far
 
     `languages`, `noise` and `text` choose the data, `temperature` (a schedule) and `threshold` the run. Setting one of them
-    trains for at most `seconds` (8 at the most), or for `steps` if that is above 0: then the same moves give the same numbers.
+    takes `seconds` (8 at the most) until all is redrawn, data aside; training has what measuring and drawing leave of them. Or
+    it trains for `steps` if that is above 0: then the same moves give the same numbers.
     A move during a run ends it, and its weights with it: the next begins from those that are shown. `stop()` keeps what the run
     has reached. `projection` is "pca" or "umap"; UMAP is fitted in the background once for all runs that go on, and PCA is
     shown until it is there. `numbers` are those shown, `history` has a row for each look at the validation families, `took`
@@ -55,7 +59,7 @@ class Dashboard(Twin):
     noise = traitlets.Float(0.4, min=0, max=1)
     text = traitlets.Float(1.0, min=0.01, max=1)
     start = traitlets.Enum((GO_ON, SCRATCH), GO_ON)
-    seconds = traitlets.Float(5.0, min=0.5, max=MOST_SECONDS)
+    seconds = traitlets.Float(5.0, min=1.0, max=MOST_SECONDS)
     steps = traitlets.Int(0, min=0)
     projection = traitlets.Enum(projection.METHODS, "pca")
     state = traitlets.Unicode("waiting")
@@ -126,7 +130,7 @@ class Dashboard(Twin):
         """Stop, and take the widget off the page."""
         self._runs.close()
         self._maps.close()
-        self.box.close()
+        shut(self.box)
 
     @property
     def aligner(self):
@@ -143,7 +147,9 @@ class Dashboard(Twin):
         return self.live.static() if self.explorer is None else self.explorer.static()
 
     def html(self) -> str:
-        """Curves, numbers, space and what was tried, as HTML without plotly.js."""
+        """Curves, numbers, space and what was tried, as HTML without plotly.js; a line before there are any."""
+        if not self._tried:
+            return f'<div style="{FRAME}">Runs where there is a kernel; what it looks like after a run stands below.</div>'
         settings = readings.settings_html(self.languages, self.noise, self.text, self.temperature, self.threshold)
         figures = [part.static() for part in (self.live, self.explorer) if part is not None]
         return readings.page_html(figures, settings, self._numbers.value, self._history.value)
@@ -160,7 +166,7 @@ class Dashboard(Twin):
             self._slider("noise", "wrong pairs", 0, 0.8, 0.1, ".0%"),
             self._slider("text", "parallel text", 0.1, 1, 0.1, ".0%"),
         )
-        seconds = self._slider("seconds", "seconds a run", 0.5, MOST_SECONDS, 0.5, ".1f")
+        seconds = self._slider("seconds", "seconds", 1, MOST_SECONDS, 0.5, ".1f")
         start = ipywidgets.ToggleButtons(options=[GO_ON, SCRATCH], style={"button_width": "100px"})
         start.tooltips = ["from the weights that are shown", "from random weights"]
         traitlets.link((self, "start"), (start, "value"))
@@ -179,7 +185,7 @@ class Dashboard(Twin):
         self.live._bar.layout.width = "98%"
         middle = [titled("Training"), run, seconds, self.live._bar, self.live._shown, self._numbers, self._took]
         right = [titled("Space"), maps, self._space]
-        columns = (([*left, self._pairs], "1 1 320px"), (middle, "1 1 360px"), (right, "2 1 480px"))
+        columns = (([*left, self._pairs], "1 1 250px"), (middle, "1 1 280px"), (right, "2 1 380px"))
         look = {"min_width": "0", "padding": "0 8px"}
         columns = [ipywidgets.VBox([*parts, Fitted()], layout={"flex": flex, **look}) for parts, flex in columns]
         self.box = ipywidgets.VBox([self._head, ipywidgets.Box(columns, layout=WRAPPED), self._history, Fitted()])
@@ -197,10 +203,7 @@ class Dashboard(Twin):
         return slider
 
     def _tell(self) -> None:
-        busy = self.state not in ("ready", "failed")
-        words = f"<b>{html.escape(self.state)}</b> {html.escape(self.said)}"
-        note = "Turn the temperature or the threshold: it trains on for some seconds, and everything is redrawn."
-        self._head.value = f'<div style="{FRAME}"><span style="opacity:.7">{note}</span><br>{"⏳" if busy else "●"} {words}</div>'
+        self._head.value = readings.head_html(self.state, self.said)
         self._stopping.disabled = self.state != "training"
 
     def _sync(self) -> None:
@@ -241,25 +244,32 @@ class Dashboard(Twin):
 
     def _serve(self, wanted: set[str]) -> set[str]:
         """Do what is wanted; what a move has interrupted is returned, to be done with what that move asks for."""
-        chosen = (self.languages, self.noise, self.text)
+        with threadpool_limits(1):  # where the page has the other core, two threads wait for each other, and are far slower
+            return self._done(wanted)
+
+    def _done(self, wanted: set[str]) -> set[str]:
+        chosen, note = (self.languages, self.noise, self.text), ""
         if "train" in wanted and chosen != self._chosen:
-            self._gather()
+            note = self._gather(chosen)
             self._chosen = chosen
-        if "train" in wanted and not self._train(SCRATCH in wanted or self.start == SCRATCH):
+        settings = (*chosen[1:], self.temperature, self.threshold)
+        if "train" in wanted and not self._train(SCRATCH in wanted or self.start == SCRATCH, settings):
             return wanted
         if self._seen is not None:
             self._map()
         self.state, self.looks = "ready", len(self._tried)
+        self.said = note or self.said
         return set()
 
-    def _gather(self) -> None:
-        begun, self.state = time.monotonic(), "preparing"
-        before, self.data = self.data, self.bench.data(self.languages, self.noise, self.text, self._progress)
+    def _gather(self, chosen: tuple) -> str:
+        """The data that are `chosen`; what is to be told of them once all is drawn."""
+        note, begun, self.state = "", time.monotonic(), "preparing"
+        before, self.data = self.data, self.bench.data(*chosen, self._progress)
         if before is not None and before.targets != self.data.targets:
             self._held, self._scores = None, None  # the heads' first layers are made for their languages
         if self.threshold > self._most_threshold():
             self.unobserve(self._turned, "threshold")
-            self.threshold, self.said = 0.0, "These pairs do not reach the threshold: it is 0 again."
+            self.threshold, note = 0.0, "These pairs do not reach the threshold: it is 0 again."
             self.observe(self._turned, "threshold")
         self.pictures = Thumbnails(self.data.corpus)
         if self.data.pairs.rows.score.notna().any():
@@ -270,8 +280,9 @@ class Dashboard(Twin):
             self.picker, shown = None, ipywidgets.HTML("So few pairs that nothing can be said of any: all are believed.")
         old, self._pairs.children = self._pairs.children, [shown]
         for each in old:
-            each.close()
+            shut(each)
         self.took = {"data": time.monotonic() - begun}
+        return note
 
     def _progress(self, done: float, what: str) -> None:
         self.live._bar.value, self.said = done, what
@@ -282,16 +293,18 @@ class Dashboard(Twin):
             return {}
         return {f"MRR {code}": value for code, value in self.bench.glance(step, self.data).items()}
 
-    def _train(self, anew: bool) -> bool:
+    def _train(self, anew: bool, chosen: tuple) -> bool:
         """One run: False if a move has ended it. Its weights are kept only if it was not."""
+        self._enough.clear()  # before the button can be pressed
         begun, self.state, self.said = time.monotonic(), "training", ""
-        anew, settings = anew or self._held is None, (self.data, self.temperature, self.threshold)
+        anew, settings = anew or self._held is None, (self.data, *chosen[2:])
         held = None if anew else self._held
         if not self.steps and self._pace is None:
             at = [time.monotonic() for _ in islice(self.bench.begin(*settings, held, STEPS_FOR_PACE), STEPS_FOR_PACE)]
             self._pace = (at[-1] - at[0]) / max(1, len(at) - 1)
-        planned = self.steps or max(STEPS_FOR_PACE, int(self.seconds / max(self._pace, 1e-4)))
-        self._enough.clear()
+        after = sum(self.took.get(part, 0.2) for part in ("evaluation", "projection", "drawing"))
+        end = begun + max(0.1, self.seconds - self._runs.rest - after - PAGE)
+        planned = self.steps or max(STEPS_FOR_PACE, int((end - time.monotonic()) / max(self._pace, 1e-4)))
         self.live.begin(SCRATCH if anew else ", ".join(self._why) or GO_ON, anew)
         done, last, first = 0, None, None
         for step in self.bench.begin(*settings, held, planned):
@@ -300,24 +313,25 @@ class Dashboard(Twin):
                 return False
             first, done, last = first or time.monotonic(), done + 1, step
             self.live.update(step)
-            if self._enough.is_set() or (not self.steps and time.monotonic() - begun > self.seconds):
+            if self._enough.is_set() or (not self.steps and time.monotonic() + self._pace > end):
                 break
         now = time.monotonic()
         self._pace = (now - first) / max(1, done - 1)
-        self._held, self.took = last.state, {**{k: v for k, v in self.took.items() if k == "data"}, "training": now - begun}
+        self._held, self.took["training"] = last.state, now - begun
         self._why = {}
-        self._evaluate(anew, done, planned)
+        self._evaluate(anew, done, planned, *chosen)
         self.live.draw()
         return True
 
-    def _evaluate(self, anew: bool, done: int, planned: int) -> None:
+    def _evaluate(self, anew: bool, done: int, planned: int, noise: float, text: float, temperature, threshold: float) -> None:
         begun, self.state = time.monotonic(), "measuring"
         scores = self.bench.measure(self._held.aligner, self.data)
         self.numbers, self._scores = readings.compared(scores, self._scores, self.data.targets), scores
         mean = self.numbers.set_index("lang").loc[readings.MEAN]
-        kept = int((~(self.data.pairs.rows.score < self.threshold)).sum())
-        row = {"look": len(self._tried) + 1, "start": SCRATCH if anew else GO_ON, "temperature": readings.short(self.temperature)}
-        row |= {"threshold": self.threshold, "pairs": kept, "wrong": self.noise, "text": self.text, "steps": done}
+        kept = int((~(self.data.pairs.rows.score < threshold)).sum())
+        row = {"look": len(self._tried) + 1, "start": SCRATCH if anew else GO_ON, "temperature": readings.short(temperature)}
+        row |= {"threshold": threshold, "pairs": kept, "wrong": noise, "text": text, "steps": done}
+        row |= {"languages": ", ".join(self.data.targets), "schedule": json.dumps(schedules.to_dict(temperature))}
         row |= {"planned": planned, "seconds": round(self.took["training"], 2)}
         row |= {f"MRR {lang}": value for lang, value in zip(self.numbers.lang, self.numbers.MRR, strict=True)}
         self._tried.append(row | {"change": mean["change"], "low": mean["change low"], "high": mean["change high"]})
@@ -338,36 +352,28 @@ class Dashboard(Twin):
         if self.projection == "umap" and "umap" not in self._fitted:
             self.said = "UMAP is being fitted, about 20 s the first time; until it is there you see PCA."
             self._maps.ask("umap")
-        self.points = self._placed(rows, vectors)
+        umap = self._fitted.get(self.projection)
+        self.points = projection.placed(rows, vectors, umap, self._flat)
+        if umap is None:
+            self._flat = self.points[["x", "y"]].to_numpy()
         placed, languages = time.monotonic(), () if self.explorer is None else self.explorer.languages
         if languages == tuple(sorted(set(rows.lang) - {""})):
             self.explorer.replace(self.points, vectors)
         else:
-            pictures = {group: self.pictures.get(group) for group in rows.group.unique()}
+            pictures = {group: uri for group in rows.group.unique() if (uri := self.pictures.get(group))}
             self.explorer = SpaceExplorer(self.points, pictures, vectors=vectors)
             old, self._space.children = self._space.children, [self.explorer.box]
             for each in old:
-                each.close()
+                shut(each)
         self.took |= {"projection": placed - begun, "drawing": time.monotonic() - placed}
         self._took.value, self.live._bar.value = readings.took_html(self.took), 1.0
-
-    def _placed(self, rows: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
-        """The rows on the map: UMAP's where it has been fitted to this line of runs, else PCA laid on the map before."""
-        umap = self._fitted.get(self.projection)
-        flat = projection.pca(vectors) if umap is None else umap.place(vectors)
-        if umap is None:
-            if self._flat is not None and len(self._flat) == len(flat):
-                flat = projection.laid_on(flat, self._flat, scaled=False)
-            self._flat = flat
-        points = rows.assign(x=flat[:, 0], y=flat[:, 1])
-        points.attrs = {"method": umap.method if umap else "pca", "seed": umap.seed if umap else 0}
-        points.attrs["trustworthiness"] = projection.trustworthiness(vectors, flat)
-        return points
 
     def _fit(self, wanted: set[str]) -> set[str]:
         """Fit the map that is asked for to the space that is shown, and have it drawn."""
         known, vectors = self._fitted, self._seen[1]  # a run from scratch meanwhile begins another dict
-        known |= {method: projection.fitted(vectors, method) for method in wanted}
+        for method in wanted:
+            known[method] = projection.fitted(vectors, method)
+            known[method].place(vectors[::2])  # the first new rows take a second longer than those that follow
         self.said = ""
         self._runs.ask("map", halt=False)
         return set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 import ipywidgets
@@ -15,14 +16,13 @@ import traitlets
 
 from xmalign_lab import pictures as pages
 from xmalign_lab import selections, similarity, spaces
-from xmalign_lab.style import language_name, number
-from xmalign_lab.widgets.toolbar import toolbar
+from xmalign_lab.widgets.toolbar import rested, saved, shut, toolbar
 from xmalign_lab.widgets.twin import Twin, as_widget, redraw
 
 MOST_POINTS, MOST_JUDGED = 100_000, 30_000  # that plotly can draw; that are judged at once, in some seconds
-MOST_SAVED = 150  # meanings of which a saved page holds the picture: some 0.5 MB
+MOST_SAVED, MOST_TOLD = 80, 1_000  # meanings of which a saved page holds the picture, and the captions
 MOST_VALUES = 100  # of a column or label that one can colour or filter by
-LISTED, NEAR = 12, 6
+NEAR = 6
 FILTERS = ("shown", "pattern", "labels", "splits", "ranks")
 HINT = "Draw around points with the lasso or the box of the plot, or select all that is shown, to see what they have in common."
 
@@ -55,15 +55,16 @@ class SpaceExplorer(Twin):
 
     def __init__(self, points: pd.DataFrame, pictures: Mapping[str, str], header=None, vectors=None, **traits):
         self.pictures, self._by_hand, self._lassoed, self._outlined = pictures, False, False, False
+        self._hovering, self._waiting, self._echo = False, None, False
         self._take(points, vectors, header)
-        first = next(
-            (group for group in self._captions if self._captions[group] and group in pictures), next(iter(self._captions), "")
-        )
+        drawn = (group for group in self._captions if self._captions[group] and pictures.get(group))
+        first = next(drawn, next(iter(self._captions), ""))
         super().__init__(**{"selected": first, "shown": self.languages, **traits})
         self.point = self.point or self._first.get(self.selected, "")
         self._keep, self._parts = self.keep(), spaces.parts(points, self.colour)
         self._plot, self._panel, self._count = as_widget(self._live()), ipywidgets.HTML(), ipywidgets.HTML()
         self._listed = ipywidgets.HTML()
+        self._plot.unobserve(go.FigureWidget._handler_js2py_pointsCallback, "_js2py_pointsCallback")
         self._plot.observe(lambda change: self._pointed(change.new), "_js2py_pointsCallback")
         self._panel.layout.width = "300px"
         self.box = ipywidgets.VBox(self._laid_out())
@@ -120,7 +121,9 @@ class SpaceExplorer(Twin):
         self._keep, self._parts = self.keep(), spaces.parts(points, self.colour)
         redraw(self._plot, self._live())
         if offered != self._offered():
-            self.box.children = self._laid_out()
+            old, self.box.children = self.box.children, self._laid_out()
+            for child in old:
+                shut(child, but=(self._plot, self._panel, self._count, self._listed))
         self._told(), self._moved(), self._chosen()
         return self
 
@@ -136,12 +139,12 @@ class SpaceExplorer(Twin):
     @traitlets.validate("shown", "labels", "splits")
     def _known_values(self, proposal):
         name, known = proposal.trait.name, {"shown": self.languages, "labels": self.known_labels}
-        known = known.get(name, self.known_splits)
-        for value in map(tuple, proposal.value) if name == "labels" else proposal.value:
+        known, given = known.get(name, self.known_splits), [tuple(v) if isinstance(v, list) else v for v in proposal.value]
+        for value in given:
             if value not in known:
                 what = {"shown": "no text is in", "labels": "no point has the label"}.get(name, "no point is in the split")
                 raise traitlets.TraitError(f"{what} {value!r}; there are {', '.join(map(str, known)) or 'none'}")
-        return tuple(value for value in known if value in proposal.value)
+        return tuple(value for value in known if value in given)
 
     @traitlets.validate("colour")
     def _known_colour(self, proposal):
@@ -159,6 +162,8 @@ class SpaceExplorer(Twin):
 
     @traitlets.validate("ranks")
     def _in_order(self, proposal):
+        if len(proposal.value) != 2 or not all(isinstance(bound, Real) for bound in proposal.value):
+            raise traitlets.TraitError(f"ranks are two numbers, the lowest and the highest, not {proposal.value!r}")
         low, high = proposal.value
         if not low <= high or ("rank" not in self.points and (low, high) != (1, np.inf)):
             raise traitlets.TraitError(
@@ -179,9 +184,8 @@ class SpaceExplorer(Twin):
         points, shown = self.points, self.shown if shown is None else shown
         kept = points.lang.isin(["", *shown]).to_numpy(copy=True)
         if self.labels:
-            names = dict.fromkeys(name for name, _ in self.labels)
-            wanted = [spaces.valued(points, name).isin([value for key, value in self.labels if key == name]) for name in names]
-            kept &= np.any(wanted, axis=0)
+            wanted = set(self.labels)  # of strings, whatever the labels are
+            kept &= [any((name, str(value)) in wanted for name, value in labels.items()) for labels in points.labels]
         if self.splits:
             kept &= points.split.isin(self.splits).to_numpy()
         if self.ranks != (1, np.inf):
@@ -202,17 +206,13 @@ class SpaceExplorer(Twin):
     def _live(self) -> go.Figure:
         return self.figure(self.selected, self.shown, texts=False)
 
-    def html(self, include_plotlyjs: bool = False) -> str:
-        """The static twin, with its own panel (`pictures.space_with_pictures`), for at most 150 meanings; then the selection."""
+    def html(self) -> str:
+        """The static twin with its own panel (`toolbar.saved`), at most 80 pictures in it, small; then the selection."""
         held = {self.selected, *self._groups[[self._row[row_id] for row_id in self.selection]]}
-        order = sorted(self._captions, key=lambda group: (group not in held, not self._captions[group]))[:MOST_SAVED]
-        few, figure = set(order), self.static()
-        for trace in figure.select_traces(lambda trace: trace.hovertext is not None):  # the panel says it
-            trace.hovertext = [
-                "" if group in few else text for group, text in zip(trace.customdata, trace.hovertext, strict=True)
-            ]
-        few = self.points[self.points.group.isin(few)]
-        return pages.space_with_pictures(figure, few, self.pictures, self.selected, include_plotlyjs) + self._listing()
+        order = sorted(self._captions, key=lambda group: (group not in held, not self._captions[group]))
+        seen = {group: self.pictures[group] for group in order[:MOST_SAVED] if self.pictures.get(group)}
+        said = {group: self._captions[group] for group in order[:MOST_TOLD]}
+        return saved(self._live(), self.points, said, seen, self.selected) + self._listing()
 
     def png(self, path: str | Path) -> Path:
         """The static twin as a PNG (`spaces.png`, which raises `RuntimeError` where it lacks kaleido or a browser)."""
@@ -233,37 +233,17 @@ class SpaceExplorer(Twin):
     def panel(self, selected: str) -> str:
         """HTML: the picture of a group and its captions in the languages `shown`, how each fares, and what lies near."""
         said = [(code, text) for code, text in self._captions.get(selected, []) if code in self.shown]
-        return pages.panel(selected, said, self.pictures.get(selected)) + self._judgement(selected) + self._near(selected)
-
-    def _judgement(self, selected: str) -> str:
-        rows = self.points[self.points.group == selected]
-        if "rank" not in rows or not len(rows):
-            return ""
-        lines = []
-        for row in rows[rows.lang.isin(["", *self.shown])][:LISTED].itertuples():
-            rank = "not asked" if np.isnan(row.rank) else f"{selections.mark(row.correct)} {number(row.rank)}"
-            lines.append([language_name(row.lang), rank, number(row.gap)])
-        table = selections.table(["asks", "rank of the answer", "gap"], lines)
-        return f'<div style="{pages.FRAME}padding:4px 8px">{table}</div>'
+        rows = self.points[(self.points.group == selected) & self.points.lang.isin(["", *self.shown])]
+        return pages.panel(selected, said, self.pictures.get(selected)) + selections.fares(rows) + self._near(selected)
 
     def _near(self, selected: str) -> str:
-        row_id = (
-            self.point
-            if self.point in self._row and self._groups[self._row[self.point]] == selected
-            else self._first.get(selected)
-        )
+        held = self.point in self._row and self._groups[self._row[self.point]] == selected
+        row_id = self.point if held else self._first.get(selected)
         if not self._sides or row_id is None:
             return ""
-        asked, found = self.points.iloc[self._row[row_id]], []
-        for row in self.neighbours(row_id, "image").itertuples():
-            picture = selections.thumbnail(row.group, self.pictures, self._captions, 40) or html.escape(row.id)
-            card = f"{picture}<br>{selections.mark(row.right)}"
-            found.append(f'<span style="display:inline-block;margin:2px;text-align:center">{card}</span>')
-        for row in self.neighbours(row_id, "text").itertuples():
-            found.append(f"<div>{selections.mark(row.right)} {number(row.cosine)} {selections.bdi(row.lang, row.text)}</div>")
-        name = "the picture" if asked.modality == "image" else f"the text in {language_name(asked.lang)}"
-        title = f"Nearest to {name}, in all {self.vectors.shape[1]} dimensions"
-        return f'<div style="{pages.FRAME}padding:0 8px"><b>{html.escape(title)}</b><br>{"".join(found)}</div>'
+        found = [row for modality in self._sides for row in self.neighbours(row_id, modality).itertuples()]
+        asked = self.points.iloc[self._row[row_id]]
+        return selections.near(asked, found, self.pictures, self._captions, self.vectors.shape[1])
 
     # --- what happens
 
@@ -271,31 +251,41 @@ class SpaceExplorer(Twin):
         return {"colour": self.colour, "selection": self.selection, "contours": self.contours}
 
     def _send(self, *names: str) -> None:
-        """Only these properties of the traces, in one message."""
-        drawn = spaces.layers(self.points, keep=self._keep, group=self.selected, shown=self.shown, **self._state())
-        self._plot.plotly_restyle({name: [layer.get(name) for layer in drawn] for name in names})
+        """Only these properties, of the traces where one has changed, in one message."""
+        place = {"keep": self._keep, "group": self.selected, "shown": self.shown}
+        drawn = spaces.layers(self.points, named=self._parts, **place, **self._state())
+        pairs = enumerate(zip(drawn, self._plot.data, strict=True))
+        new = {k: layer for k, (layer, old) in pairs if not all(spaces.same(layer.get(n), old[n]) for n in names)}
+        if new:
+            self._plot.plotly_restyle({name: [layer.get(name) for layer in new.values()] for name in names}, list(new))
 
     def _linked_lines(self) -> None:
         if self._by_hand:
             return
         if not self.point or self._groups[self._row[self.point]] != self.selected:
             self.point = self._first.get(self.selected, "")
+        if self._waiting:
+            self._waiting.cancel()
+        self._waiting = rested(self._lines) if self._hovering else self._lines()
+
+    def _lines(self) -> None:
         x, y = spaces.links(self.points, self.selected, self.shown)
         self._plot.plotly_restyle({"x": [x], "y": [y]}, len(self._plot.data) - 1)
 
     def _moved(self) -> None:
         if self._by_hand:
             return
-        if not self.selection and any(trace.selectedpoints is not None for trace in self._plot.data):
-            self._send("selectedpoints")  # plotly.js fades all points, some time after a lasso's line is taken away
-        if self.point:
-            self.selected = self._groups[self._row[self.point]]
-        self._panel.value = self.panel(self.selected)
+        group = self._groups[self._row[self.point]] if self.point else self.selected
+        self._panel.value = self.panel(group)  # first: drawing lines keeps the page busy
+        self.selected = group
 
     def _filtered(self) -> None:
         if self._by_hand:
             return
         self._keep, self.said = self.keep(), ""
+        if self._outlined and not np.isin(self._ids[self._keep], self.selection).any():
+            self._unlined()
+            self._send("selectedpoints")
         self._send("x", "y", "visible")
         self._panel.value = self.panel(self.selected)
 
@@ -303,11 +293,16 @@ class SpaceExplorer(Twin):
         if self._by_hand:
             return
         self.said = ""
-        if self._outlined and not self._lassoed:
-            self._outlined = False
-            self._plot.plotly_relayout({"selections": []})
+        if not self._lassoed:
+            self._unlined()
         self._send("selectedpoints")
         self._listed.value = self._listing() or f'<p style="opacity:.75">{HINT}</p>'
+
+    def _unlined(self) -> None:
+        """Take the lasso's line away; plotly.js then says that nothing is selected, which is no wish of a hand."""
+        if self._outlined:
+            self._outlined, self._echo = False, True
+            self._plot.plotly_relayout({"selections": []})
 
     def _listing(self) -> str:
         if not self.selection:
@@ -317,19 +312,30 @@ class SpaceExplorer(Twin):
         return selections.listed(self.points, self.selection, self.pictures, self.shown, self._counted)
 
     def _pointed(self, event: dict | None) -> None:
-        """What the mouse did; heard at the figure, since `redraw` may replace the traces with all that listens to them."""
-        kind, at = (event or {}).get("event_type"), (event or {}).get("points", {})
+        """What the mouse did; heard at the figure, since `redraw` may replace the traces with all that listens to them.
+
+        Instead of plotly's own handler, which writes what a lasso chose into each trace, a message for every one: and, when
+        its line is taken away, that nothing is chosen, which fades all points.
+        """
+        if not event:
+            return
+        self._plot._js2py_pointsCallback = None  # or the same again would be no change
+        kind, at = event.get("event_type"), event.get("points", {})
         places = zip(at.get("trace_indexes", ()), at.get("point_indexes", ()), strict=True)
         rows = [self._parts[trace][2][point] for trace, point in places if trace < len(self._parts)]
         if kind in ("plotly_selected", "plotly_deselect"):
-            self._lassoed = self._outlined = True
-            self.selection = tuple(self._ids[row] for row in rows)
-            self._lassoed = False
+            echo, self._echo = self._echo and not rows and kind == "plotly_selected", False
+            if not echo:
+                self._lassoed, self._outlined = True, bool(rows)
+                self.selection = tuple(self._ids[row] for row in rows)
+                self._lassoed = False
         elif rows and kind == "plotly_click":
             self.held = not (self.held and self._groups[rows[0]] == self.selected)
             self.point = self._ids[rows[0]]
         elif rows and kind == "plotly_hover" and not self.held:
+            self._hovering = True
             self.point = self._ids[rows[0]]
+            self._hovering = False
 
     def _coloured(self) -> None:
         self._parts = spaces.parts(self.points, self.colour)

@@ -80,7 +80,7 @@ class Journey(Twin):
     @traitlets.validate("moment", "selected")
     def _known(self, proposal):
         what, known = ("moment", self.moments) if proposal.trait.name == "moment" else ("group", self._said)
-        if proposal.value and proposal.value not in known:
+        if proposal.value not in known:
             raise traitlets.TraitError(f"there is no {what} {proposal.value!r}; there are {', '.join(list(known)[:12])}")
         return proposal.value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -25,13 +26,15 @@ class Latest:
     def ask(self, *wishes: str, halt: bool = True) -> None:
         """Wish for something more; without `halt` what is going may end in peace."""
         with self._lock:
+            if self._closed:
+                return
             self._wanted.update(wishes)
             self._asked = time.monotonic()
             self._idle.clear()
             if halt:
                 self.halt.set()
             self._wake.set()
-            if self._thread is None and not self._closed:
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 atexit.register(self.close)
                 self._thread.start()
@@ -45,7 +48,8 @@ class Latest:
 
     def close(self) -> None:
         """Let go of what is going, and end."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self.halt.set()
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -68,7 +72,8 @@ class Latest:
                 left = self._serve(wanted)
             except Exception as error:  # it belongs to whoever waits, not to this thread's stderr
                 self.error = error
-                self._failed(error)
+                with contextlib.suppress(Exception):  # a page that is gone must not end the thread
+                    self._failed(error)
             with self._lock:
                 self._wanted |= left
                 if not self._wanted or self._closed:

@@ -12,6 +12,7 @@ import traitlets
 from PIL import Image
 
 from xmalign_lab import naming, pictures
+from xmalign_lab.corpus import CorpusError
 
 
 class Cards(anywidget.AnyWidget):
@@ -72,12 +73,13 @@ class NamingSheet(traitlets.HasTraits):
         self._cards = [list(card) for card in zip(table.group, shown, table.english, strict=True)]
         self._lang = table.lang.iloc[0]
         super().__init__(names=dict(zip(table.group, table.text, strict=True)))
-        self._tell()
+        self._waiting: dict[str, str] = {}  # typed, and not yet on the sheet
+        self._tell(sum(map(bool, self.names.values())))
         self.grid = Cards(cards=self._cards, names=self.names, lang=self._lang, said=self.said)
         self.box = ipywidgets.VBox([self.grid])
         traitlets.link((self, "names"), (self.grid, "names"))
         traitlets.dlink((self, "said"), (self.grid, "said"))
-        self.observe(lambda change: self._save(), "names")
+        self.observe(self._save, "names")
 
     @traitlets.validate("names")
     def _known(self, proposal):
@@ -86,12 +88,19 @@ class NamingSheet(traitlets.HasTraits):
         before = self.names if self.trait_has_value("names") else {}
         return dict.fromkeys(self._english, "") | before | {g: naming.normalise(text) for g, text in proposal.value.items()}
 
-    def _save(self) -> None:
-        naming.fill(self.path, self.names)
-        self._tell()
+    def _save(self, change) -> None:
+        # Only what changed is written: the others may have been named in a spreadsheet meanwhile.
+        self._waiting |= {group: text for group, text in change.new.items() if text != change.old.get(group, "")}
+        try:
+            count = naming.fill(self.path, self._waiting)
+        except (OSError, CorpusError) as error:
+            self.said = f"NOT saved: {error}. Close {self.path.name} elsewhere; the next name you type saves this one too."
+        else:
+            self._waiting = {}
+            self._tell(count)
 
-    def _tell(self) -> None:
-        self.said = f"{sum(map(bool, self.names.values()))} of {len(self.names)} named, saved in {self.path.name}."
+    def _tell(self, count: int) -> None:
+        self.said = f"{count} of {len(self.names)} named, saved in {self.path.name}."
 
     def static(self) -> pd.DataFrame:
         """The sheet as a table: what English says, and the name."""

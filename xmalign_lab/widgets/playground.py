@@ -12,12 +12,13 @@ import traitlets
 from IPython.display import HTML
 
 from xmalign_lab import pictures as pages
-from xmalign_lab.asking import Answer, Asked, opened
+from xmalign_lab.asking import Answer, Asked, cut, opened
 from xmalign_lab.corpus import CorpusError, hashed_fraction
 from xmalign_lab.style import BLUE, ORANGE, escaped, language_colour, language_name, number
 from xmalign_lab.widgets.twin import Twin
 
 KEPT = 20  # questions in the history
+HELD = 500  # pictures of the corpus, made ready for the page: 1 MB or two
 START, ANY = [("…", -1)], [("any language", "")]  # a Dropdown that begins empty never chooses one
 QUIET = "opacity:.75;font-size:12px"
 CARD = "width:96px;padding:5px;border-radius:8px;text-align:center;font-size:12px;line-height:1.3;overflow-wrap:anywhere;"
@@ -64,6 +65,7 @@ class RetrievalPlayground(Twin):
     def replace(self, models: Mapping[str, Asked]) -> None:
         """Ask other models, or these after more training, the same question."""
         self._take(models)
+        self._uris.clear()  # it keeps the models that it knows
         self._offer()
         self._ask()
 
@@ -221,10 +223,10 @@ class RetrievalPlayground(Twin):
         parts.append(f"<span>{html.escape(answer.words)}</span>")
         before = self.answer[first].ranks if name != first else {}
         for lang, hits in answer.hits.groupby("lang", sort=False) if len(answer.hits) else ():
-            cards = "".join(self._hit(hit, model, before.get(hit.id), escaped(first, 16)) for hit in hits.itertuples())
+            cards = "".join(self._hit(hit, model, before.get(hit.id), escaped(_cut(first, 16))) for hit in hits.itertuples())
             if lang:
                 look = f"border-left:4px solid {language_colour(lang)};padding:2px 0 2px 10px;margin:10px 0"
-                cards = f'<div style="{look}"><div style="{QUIET}">{language_name(lang)}</div>{cards}</div>'
+                cards = f'<div style="{look}"><div style="{QUIET}">{html.escape(language_name(lang))}</div>{cards}</div>'
             parts.append(
                 cards if lang else f'<div style="{ROW}gap:4px;margin-top:8px{";opacity:.6" * answer.noise}">{cards}</div>'
             )
@@ -236,24 +238,28 @@ class RetrievalPlayground(Twin):
         was = f'<span style="{QUIET}">{lead}: {number(before)}</span>' if before is not None else ""
         place = f"{number(hit.rank)} · <b>{hit.score:.2f}</b>".replace("-", "−")
         if hit.lang:
-            said = f'<bdi lang="{hit.lang.replace("_", "-")}">{html.escape(hit.text)}</bdi>'
-            return f"<div>{place} · {said} {tick} {was}</div>"
+            return f"<div>{place} · {_bdi(hit.text, hit.lang)} {tick} {was}</div>"
         name = self._name.get(hit.group, hit.id)
-        lines = "".join(f"<div>{line}</div>" for line in (place, f"<bdi>{html.escape(name)}</bdi>", tick, was) if line)
+        lines = "".join(f"<div>{line}</div>" for line in (place, _bdi(name), tick, was) if line)
         frame = f"border:3px solid {pages.RIGHT if hit.correct else 'transparent'}"
         return f'<div style="{CARD}{frame}">{self._img(hit.id, name, 64, model)}{lines}</div>'
 
     def _img(self, picture, name: str, size: int, model: Asked | None = None) -> str:
         """A picture with its name for who cannot see it; one that cannot be read is its name alone."""
-        key = (picture if isinstance(picture, str) else id(picture), size)
-        if key not in self._uris:
-            try:
-                image = (model or self._first).pictures.picture(picture) if isinstance(picture, str) else picture
-                self._uris[key] = pages.data_uri(image, size)
-            except CorpusError:
-                self._uris[key] = ""
+        if not isinstance(picture, str):
+            uri = pages.data_uri(picture, size)
+        else:
+            key = (model or self._first, picture, size)  # two models may have another picture under one id
+            if key not in self._uris:
+                try:
+                    self._uris[key] = pages.data_uri(key[0].pictures.picture(picture), size)
+                except CorpusError:
+                    self._uris[key] = ""
+            uri = self._uris[key]
+            if len(self._uris) > HELD:
+                del self._uris[next(iter(self._uris))]
         look = f'width="{size}" height="{size}" style="object-fit:contain"'
-        return f'<img src="{self._uris[key]}" alt="{html.escape(name)}" {look}>'
+        return f'<img src="{uri}" alt="{html.escape(name)}" {look}>'
 
 
 def shaded(why: pd.DataFrame, lang: str = "", title: str = "What drove the score") -> str:
@@ -268,12 +274,9 @@ def shaded(why: pd.DataFrame, lang: str = "", title: str = "What drove the score
         spans = "".join(_letter(one.part, one.share, one.share / most) for one in letters if word.start <= one.start < word.end)
         below = f'<span style="{QUIET}">{_signed(word.share)}</span>'
         shown.append(f'<span style="{WORD}"><span style="font-size:{size}px">{spans}</span>{below}</span>')
-    rows = "".join(
-        f"<tr><td><bdi>{html.escape(row.part)}</bdi></td><td>{_signed(row.share, 3)}</td></tr>" for row in (*words, *letters)
-    )
+    rows = "".join(f"<tr><td>{_bdi(row.part)}</td><td>{_signed(row.share, 3)}</td></tr>" for row in (*words, *letters))
     table = f"<p>{KEY}</p><table>{rows}</table>"
-    said = f' lang="{lang.replace("_", "-")}"' if lang else ""
-    text = f'<div dir="auto"{said} style="{ROW}gap:4px 14px;margin:8px 0;line-height:1.7">{"".join(shown)}</div>'
+    text = f'<div dir="auto"{_lang(lang)} style="{ROW}gap:4px 14px;margin:8px 0;line-height:1.7">{"".join(shown)}</div>'
     return f'{text}<details style="{QUIET};margin-bottom:8px"><summary>{html.escape(title)}</summary>{table}</details>'
 
 
@@ -289,12 +292,20 @@ def _signed(value: float, digits: int = 2) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return text if len(text) <= longest else cut(text, longest - 1) + "…"
+
+
+def _lang(code: str) -> str:
+    return f' lang="{html.escape(code.replace("_", "-"))}"' if code else ""
+
+
+def _bdi(text: str, lang: str = "") -> str:
+    return f"<bdi{_lang(lang)}>{html.escape(text)}</bdi>"
 
 
 def _examples(model: Asked) -> list[str]:
     """For up to four languages a name that finds its picture at once and one that does not, where there are any."""
-    rows = model.tried[model.tried.modality == "text"].merge(model.captions.rows[["id", "lang", "text"]], on="id")
+    rows = model.tried[model.tried.modality == "text"].merge(model.captions.rows[["id", "text"]], on="id")
     place = [(max(0, len(row.text) - 18), hashed_fraction(f"example {row.id}")) for row in rows.itertuples()]
     rows = rows.iloc[sorted(range(len(rows)), key=place.__getitem__)]
     return list(dict.fromkeys(rows[rows.lang.isin(model.languages[:4])].groupby(["lang", "right"], sort=False).text.first()))

@@ -19,10 +19,21 @@ from xmalign_lab.schedules import Schedule
 from xmalign_lab.style import ORANGE, language_colour, language_name, number
 
 DRAWS = 2000
+
+
+def fixed(value: float, sign: str = "") -> str:
+    """'.100': three decimals, so that a column lines up; '–' for NaN."""
+    return "–" if value != value else f"{value:{sign}.3f}".replace("0.", ".", 1).replace("-", "−")
+
+
 MEAN = "mean"  # stands for a language: the mean over those trained without pictures
 # what is shown of a history, and under which name: the CSV has all of it
-SHOWN = {name: name for name in ("look", "start", "temperature", "threshold", "pairs")} | {"wrong": "wrong", "text": "text"}
-SHOWN |= {"steps": "steps", "seconds": "s", "MRR mean": "mean MRR", "change": "change", "low": "low", "high": "high"}
+SHOWN = {name: name for name in ("look", "start", "temperature", "threshold", "pairs", "steps")}
+SHOWN |= {"wrong": "wrong pairs", "text": "parallel text"}
+SHOWN |= {"seconds": "training, s", "MRR mean": "mean MRR", "change": "change", "low": "low", "high": "high"}
+FORMS = dict.fromkeys(("MRR mean", "change", "low", "high"), fixed) | dict.fromkeys(("wrong", "text"), "{:.0%}".format)
+FORMS |= {"threshold": "{:.2f}".format, "seconds": "{:.1f}".format}
+LINK = "color:var(--jp-content-link-color,#0969da);text-decoration:underline"
 CELL = "padding:2px 8px;text-align:right;white-space:nowrap"
 SMALL = '<div style="font-size:11px;opacity:.75;line-height:1.2">[{}, {}]</div>'
 FIT = "width:0;min-width:100%;white-space:normal;"  # as wide as the column, never wider
@@ -30,7 +41,7 @@ TABLE = '<table style="border-collapse:collapse;font-variant-numeric:tabular-num
 
 
 def compared(now: pd.DataFrame, before: pd.DataFrame | None = None, targets: Sequence[str] = ()) -> pd.DataFrame:
-    """A row per language and one for the mean over `targets`: MRR and R@1 of the scores `now`, and how far MRR moved.
+    """A row per language and one for the mean of those of `targets`: MRR and R@1 of the scores `now`, and how far MRR moved.
 
     Columns lang, MRR, low, high, R@1, change, change low, change high; 95 %, families resampled, the change over the queries
     that both were asked (NaN where there are none).
@@ -39,7 +50,9 @@ def compared(now: pd.DataFrame, before: pd.DataFrame | None = None, targets: Seq
     def values(scores: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
         wide = per_query(scores, metric).pivot(index=["query", "family"], columns="lang", values="value")
         found = {lang: wide[lang].dropna() for lang in wide}
-        return found | {MEAN: wide[[lang for lang in targets if lang in wide]].mean(axis=1).dropna()}
+        asked = wide[[lang for lang in targets if lang in wide]].dropna(how="all")
+        shares = asked.div(asked.count()).sum(axis=1) * len(asked) / max(1, asked.shape[1])  # whose mean is the mean of the means
+        return found | {MEAN: shares}
 
     mrr, first, old = values(now, "MRR"), values(now, "R@1"), {} if before is None else values(before, "MRR")
     rows = []
@@ -59,6 +72,14 @@ def compared(now: pd.DataFrame, before: pd.DataFrame | None = None, targets: Seq
     return pd.DataFrame(rows)
 
 
+def head_html(state: str, said: str) -> str:
+    """What can be turned, what goes on, and what was said of it."""
+    note = "Turn the temperature or the threshold: it trains on for some seconds, and everything is redrawn."
+    note += " Each run follows its whole temperature schedule: τ starts again where a run does."
+    words = f"{'●' if state in ('ready', 'failed') else '⏳'} <b>{html.escape(state)}</b> {html.escape(said)}"
+    return f'<div style="{FRAME}"><span style="opacity:.7">{note}</span><br>{words}</div>'
+
+
 def numbers_html(table: pd.DataFrame | None, note: str = "") -> str:
     """The table of `compared` as HTML; a change whose interval holds 0 is called not shown."""
     if table is None:
@@ -67,9 +88,9 @@ def numbers_html(table: pd.DataFrame | None, note: str = "") -> str:
     for row in table.itertuples(index=False):
         r = dict(zip(table.columns, row, strict=True))
         name, colour = (MEAN, "inherit") if r["lang"] == MEAN else (language_name(r["lang"]), language_colour(r["lang"]))
-        value = f"<b>{number(r['MRR'])}</b>{SMALL.format(number(r['low']), number(r['high']))}"
+        value = f"<b>{fixed(r['MRR'])}</b>{SMALL.format(fixed(r['low']), fixed(r['high']))}"
         line = f'<td style="padding:2px 8px 2px 0"><span style="color:{colour}">●</span> {html.escape(name)}</td>'
-        rows.append(f'<tr style="border-top:1px solid #8884">{line}{_cells(value, number(r["R@1"]), _change(r))}</tr>')
+        rows.append(f'<tr style="border-top:1px solid #8884">{line}{_cells(value, fixed(r["R@1"]), _change(r))}</tr>')
     below = f'<div style="opacity:.7">{html.escape(note)}</div>'
     return f'<div style="{FRAME}{FIT}font-size:13px">{TABLE}{"".join(rows)}</table>{below}</div>'
 
@@ -81,13 +102,15 @@ def history_html(tried: pd.DataFrame, asked: str, most: int = 8) -> str:
     looks = len(tried)
     warning = f"{looks} look{'s' * (looks > 1)} at {asked}. The more one tries, the more the best of it flatters."
     warning += " The test families stay closed."
-    best, shown = tried["MRR mean"].idxmax(), tried[[name for name in SHOWN if name in tried]].rename(columns=SHOWN)
-    head, rows = _cells(*map(html.escape, shown)), []
-    for at, row in shown.tail(most).iloc[::-1].iterrows():
-        cells = _cells(*(html.escape(number(v) if isinstance(v, float) else str(v)) for v in row))
-        rows.append(f'<tr style="border-top:1px solid #8884;{"font-weight:600" * (at == best)}">{cells}</tr>')
+    given = [name for name in ("languages", "wrong", "text") if name in tried]
+    alike = (tried[given] == tried[given].iloc[-1]).all(axis=1)  # of other data the numbers say nothing here
+    best, shown = tried["MRR mean"][alike].idxmax(), [name for name in SHOWN if name in tried]
+    head, rows = _cells(*(SHOWN[name] for name in shown)), []
+    for at, row in tried.tail(most).iloc[::-1].iterrows():
+        cells = _cells(*(html.escape(FORMS.get(name, str)(row[name])) for name in shown))
+        rows.append(f'<tr style="border-top:1px solid #8884;{"font-weight:600" * bool(at == best)}">{cells}</tr>')
     data = base64.b64encode(tried.to_csv(index=False).encode()).decode()
-    link = f'<a download="tried.csv" href="data:text/csv;base64,{data}" style="color:inherit">all of it as CSV</a>'
+    link = f'<a download="tried.csv" href="data:text/csv;base64,{data}" style="{LINK}">take all of it as CSV</a>'
     table = f'{TABLE}<tr style="opacity:.7">{head}</tr>{"".join(rows)}</table>'
     words = f'<div style="white-space:normal"><b>What was tried</b> · {html.escape(warning)} · {link}</div>'
     return f'<div style="{FRAME}font-size:13px">{words}{table}</div>'
@@ -108,9 +131,7 @@ def _change(r: Mapping) -> str:
         return "–"
     shown = 1 if r["change low"] > 0 else -1 if r["change high"] < 0 else 0
     sign, colour = {1: ("▲", RIGHT), -1: ("▼", ORANGE), 0: ("not shown", "inherit")}[shown]
-    value, low, high = (
-        f"{r[name]:+.3f}".replace("0.", ".").replace("-", "−") for name in ("change", "change low", "change high")
-    )
+    value, low, high = (fixed(r[name], "+") for name in ("change", "change low", "change high"))
     return f'{value} <span style="color:{colour}">{sign}</span>{SMALL.format(low, high)}'
 
 

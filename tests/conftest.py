@@ -11,8 +11,12 @@ os.environ["XMALIGN_PROFILE"] = "smoke"
 for variable in ("CACHE", "RUNS", "DATA", "LESSONS"):
     os.environ[f"XMALIGN_{variable}"] = str(_own / variable.lower())
 
+import hypothesis  # noqa: E402
+
 from xmalign_lab.encoders.checkpoint import imported  # noqa: E402
 
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("patient")
 imported("torch")  # mends a torchvision for another torch, without which `importorskip` would leave out what can be tested
 
 

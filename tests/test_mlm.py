@@ -31,6 +31,7 @@ TOY = [f"{noun} {NOUNS[noun]}{stem}" for noun, stem in product(NOUNS, STEMS)]
 @pytest.mark.parametrize("letters", ["grams", "transformer"])
 @pytest.mark.parametrize("levels", SOME)
 def test_a_hidden_word_has_no_influence_at_any_level(levels, letters):
+    torch.manual_seed(0)
     tower = MultiLevelText(levels, letters=letters, **SMALL)
     torch.nn.init.normal_(tower.gate.weight)
     pair = tower.tokenise(["mti mkubwa sana leo", "mti kitabu sana leo"])
